@@ -1,0 +1,31 @@
+# `make test` on a fresh machine: makes .venv when it is missing or older than what it is made from, then runs the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test test-all lint format clean
+
+test: .venv/installed
+	$(BIN)/pytest -m "not slow"
+
+test-all: .venv/installed
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "making .venv: torch is large, this takes some minutes"
+	$(PYTHON) -c 'import sys; sys.exit("imptool needs Python 3.11 or newer: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --progress-bar off --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

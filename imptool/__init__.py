@@ -1,0 +1,3 @@
+"""imptool: clothing parsing with Instance Mask Projection."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+from imptool.cli import main
+
+main()

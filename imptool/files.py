@@ -1,0 +1,160 @@
+"""What every reader and writer of files shares: the user's error, strict YAML, whole-file writing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+RECIPES = Path(__file__).parent / "recipes"  # travels in the wheel; the checkout's recipes/ is a link to it
+
+
+class InputError(Exception):
+    """A user's mistake, told in one line: the file, what is wrong with it and what to do. The command line exits with 2."""
+
+
+class Strict(BaseModel):
+    """The base of everything that is read from YAML: an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in value:
+                if key not in known:
+                    raise ValueError(f"unknown key '{key}'{nearest(str(key), known)}")
+        return value
+
+
+StrictModel = TypeVar("StrictModel", bound=Strict)
+Element = TypeVar("Element")
+Value = TypeVar("Value")
+
+
+def find_yaml(source: str, shipped: Path) -> Path | None:
+    """A YAML by its path, else one that comes with imptool: `name`, or `recipes/.../name.yaml` outside a checkout."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    beneath = RECIPES / path.relative_to("recipes") if path.parts[:1] == ("recipes",) else shipped / f"{source}.yaml"
+    return beneath if ".." not in path.parts and beneath.is_file() else None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-3 for text; people mean a number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain values from YAML text; yaml.YAMLError when it is none."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; InputError otherwise."""
+    try:
+        value = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold 'key: value' lines, found {type(value).__name__}")
+    return value
+
+
+def parse_strict(model: type[StrictModel], value: Any, *, source: str) -> StrictModel:
+    """Validate plain values as `model`; InputError with the first fault in one line: source, key, rule."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = re.sub(r"^Value error, ", "", first["msg"])
+        raise InputError(f"{source}: {place + ': ' if place else ''}{message}") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it does not.
+
+    A crash leaves the old file or none, never half a file. The temporary name keeps the suffix, from which some writers
+    take the format.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is an ordinary file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Write JSON with sorted keys, so that two runs write equal bytes. NaN is refused: JSON has none."""
+    separators = (",", ": " if indent else ":")
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, sort_keys=True, indent=indent, allow_nan=False, separators=separators)
+        file.write("\n")
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """InputError when an output folder already holds results and `overwrite` was not asked for."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, not a folder: choose another --out")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise InputError(f"{path} already holds results: choose another --out, or remove it")
+
+
+def read_ahead(
+    read: Callable[[Element], Value], elements: Iterable[Element], *, workers: int
+) -> Iterator[tuple[Element, Value | None, str]]:
+    """Read elements in threads, a few ahead and in order: (element, value, "") each, or (element, None, problem).
+
+    The problem is an InputError's line: one bad file among many does not end a loop.
+    """
+
+    def attempt(element: Element) -> tuple[Element, Value | None, str]:
+        try:
+            return element, read(element), ""
+        except InputError as error:
+            return element, None, str(error)
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        waiting: deque[Future[tuple[Element, Value | None, str]]] = deque()
+        for element in elements:
+            waiting.append(pool.submit(attempt, element))
+            if len(waiting) > 2 * max(workers, 1):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The part of an error line that helps with a misspelt name: "; did you mean 'x'?" or "; known: a, b, c"."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(names)}" if names else ""
