@@ -1,0 +1,80 @@
+"""`imptool convert-instances`: label maps to connected-component instances, one COCO JSON for each split."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from imptool.data.coco import write_coco
+from imptool.data.dataset import Dataset
+from imptool.data.instances import ConvertedSplit, class_statistics, convert_split, instances_path
+from imptool.files import InputError
+from imptool.report.progress import track
+
+
+def convert_instances(
+    dataset: Dataset, *, out: Path | None, connectivity: int, min_area: int, workers: int, overwrite: bool, console: Console
+) -> dict[str, ConvertedSplit]:
+    """Convert every split of a dataset and write `instances/<dataset>/<split>.json`, or under `out`.
+
+    Args:
+        out: a folder, or for a dataset of one split a file that ends in .json.
+    Raises:
+        InputError: a result is there already and `overwrite` was not asked for, or a split has no usable photograph.
+    """
+    paths = _output_paths(dataset, out)
+    existing = [path for path in paths.values() if path.exists()]
+    if existing and not overwrite:
+        raise InputError(f"{existing[0]} exists: add --overwrite to replace it, or choose another --out")
+    for split in dataset.splits:
+        dataset.split(split)  # an empty one is refused before anything is written
+    results: dict[str, ConvertedSplit] = {}
+    for split, items in dataset.splits.items():
+        progress = partial(track, console, title=split, total=len(items))
+        result = convert_split(dataset, split, connectivity=connectivity, min_area=min_area, workers=workers, track=progress)
+        if not result.document["images"]:
+            raise InputError(f"{dataset.source}: no usable photograph in split {split}: {result.failed[0]}")
+        write_coco(paths[split], result.document)
+        results[split] = result
+    _print_summary(dataset, results, paths, console)
+    return results
+
+
+def _output_paths(dataset: Dataset, out: Path | None) -> dict[str, Path]:
+    if out is None:
+        return {split: instances_path(dataset, split) for split in dataset.splits}
+    if out.suffix == ".json":
+        if len(dataset.splits) > 1:
+            raise InputError(f"--out {out} is one file, {dataset.name} has {len(dataset.splits)} splits: give a folder")
+        return dict.fromkeys(dataset.splits, out)
+    return {split: out / f"{split}.json" for split in dataset.splits}
+
+
+def _print_summary(dataset: Dataset, results: dict[str, ConvertedSplit], paths: dict[str, Path], console: Console) -> None:
+    table = Table(title=f"Instances of {escape(dataset.name)}", caption="side: of a square of the mean area, px")
+    for heading in ("class", "group"):
+        table.add_column(heading)
+    for heading in (*results, "side", "under 16 px"):
+        table.add_column(escape(heading), justify="right")
+    for row in class_statistics({split: result.document for split, result in results.items()}, dataset):
+        side = "" if math.isnan(row["side"]) else f"{row['side']:.0f}"
+        counts = [f"{row['instances'][split]:,}" for split in results]
+        table.add_row(escape(row["name"]), escape(row["group"]), *counts, side, f"{row['small']:,}")
+    table.add_section()
+    totals = [f"{len(result.document['annotations']):,}" for result in results.values()]
+    table.add_row("all", "", *totals, "", "")
+    console.print(table)
+    for split, result in results.items():
+        images, instances = len(result.document["images"]), len(result.document["annotations"])
+        line = f"{paths[split]}: {images:,} photographs, {instances:,} instances"
+        if result.dropped:
+            line += f"; {result.dropped:,} components under --min-area dropped"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if result.empty:
+            line = f"  {len(result.empty)} without any instance (all background or ignored): {', '.join(result.empty)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,228 @@
+"""COCO JSON: written with equal bytes in every run, read with the user's mistakes named, decoded to masks and maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from pycocotools import mask as coco_mask
+
+from imptool.data.components import Components, rle_length
+from imptool.files import InputError, write_json
+
+Row = dict[str, Any]
+
+# What this program reads of each list; `bbox`, `area`, `iscrowd`, `info` and `licenses` are often left out by others.
+_NEEDED_KEYS = {
+    "images": ("id", "file_name", "height", "width"),
+    "categories": ("id", "name"),
+    "annotations": ("id", "image_id", "category_id", "segmentation"),
+}
+
+
+def annotations_of(components: Components, *, image_id: int, first_id: int) -> list[Row]:
+    """One COCO annotation per component, in the same order, with ids from `first_id` on; ready for JSON."""
+    class_ids, areas, boxes = components.class_ids.tolist(), components.areas.tolist(), components.boxes.tolist()
+    return [
+        {
+            "id": first_id + n,
+            "image_id": image_id,
+            "category_id": class_ids[n],
+            "segmentation": {"size": list(components.size), "counts": rle.decode("ascii")},
+            "area": areas[n],
+            "bbox": boxes[n],
+            "iscrowd": 0,
+        }
+        for n, rle in enumerate(components.rles)
+    ]
+
+
+def coco_document(
+    *,
+    images: list[Row],
+    annotations: list[Row],
+    categories: list[Row],
+    description: str,
+    extra_info: Mapping[str, Any] | None = None,
+) -> Row:
+    """The whole of a COCO file. `info` and `licenses` are always there: readers crash without them.
+
+    Args:
+        images: {id, file_name, height, width} each.
+        annotations: as `annotations_of` gives them.
+        categories: {id, name, supercategory} each.
+        description: goes into `info`.
+        extra_info: more keys of `info`. No date is added: two runs write equal bytes.
+    """
+    return {
+        "info": {"description": description, **(extra_info or {})},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
+
+
+def write_coco(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a COCO document whole, with sorted keys."""
+    write_json(path, document)
+
+
+def read_coco(path: Path) -> Row:
+    """Read a COCO file and check all that the rest of the program takes for granted.
+
+    Returns:
+        The document as it stands in the file.
+    Raises:
+        InputError: one line with the file's name, for a file that is missing, no JSON or no COCO object; for a list,
+            key or value that is missing or of the wrong kind; for an id given twice; for the id of an image or category
+            that the file does not list; for a segmentation that does not fit its image.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the path of a COCO JSON file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; give the path of a COCO JSON file") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {error}; give a COCO JSON file, or make this one again") from error
+    try:
+        _check_document(document)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    return document
+
+
+def decode_masks(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The masks of one image's annotations.
+
+    Args:
+        annotations: COCO dicts with `segmentation`: compressed or plain RLE, or polygons.
+        size: (H, W) of the image.
+    Returns:
+        [N, H, W] uint8, 1 in the instance.
+    Raises:
+        ValueError: a segmentation has none of COCO's forms, or not the size of the image.
+    """
+    masks = np.zeros((len(annotations), *size), np.uint8)
+    for mask, annotation in zip(masks, annotations, strict=True):
+        mask[:] = coco_mask.decode(_compressed_rle(annotation["segmentation"], size))
+    return masks
+
+
+def draw_instances(
+    annotations: Sequence[Mapping[str, Any]], size: tuple[int, int], *, background: int, dtype: DTypeLike = np.uint8
+) -> NDArray[Any]:
+    """Draw one image's instances to a semantic map, larger area first, so that the smaller stay visible.
+
+    Of two equal areas the one with the lower id comes first.
+
+    Args:
+        annotations: COCO dicts with `id`, `category_id` and `segmentation`; the area is counted, not read.
+        size: (H, W) of the image.
+        background: the id of pixels without an instance.
+    Returns:
+        semantic map [H, W] of `dtype`.
+    Raises:
+        ValueError: an id does not fit `dtype`, or as `decode_masks`.
+    """
+    ids = [background, *(annotation["category_id"] for annotation in annotations)]
+    limits = np.iinfo(dtype)
+    if min(ids) < limits.min or max(ids) > limits.max:
+        raise ValueError(f"class ids must fit {np.dtype(dtype)}, got {min(ids)} to {max(ids)}")
+    rles = [_compressed_rle(annotation["segmentation"], size) for annotation in annotations]
+    areas = [int(coco_mask.area(rle)) for rle in rles]
+    semantic_map = np.full(size, background, dtype)
+    for n in sorted(range(len(rles)), key=lambda n: (-areas[n], annotations[n]["id"])):
+        semantic_map[coco_mask.decode(rles[n]) == 1] = annotations[n]["category_id"]
+    return semantic_map
+
+
+def _compressed_rle(segmentation: Any, size: tuple[int, int]) -> Row:
+    """Any of COCO's three forms as compressed RLE."""
+    _check_segmentation(segmentation, size)
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, *size)
+    return segmentation
+
+
+def _check_segmentation(segmentation: Any, size: tuple[int, int]) -> None:
+    """Refuse what pycocotools would read as noise, or take all memory for."""
+    if isinstance(segmentation, list):
+        # Its memory grows with the length of the outline, so a wild coordinate would fill it.
+        reach = max(size)
+        if not segmentation or not all(_is_ring(ring, -reach, 2 * reach) for ring in segmentation):
+            raise ValueError("polygons must be lists x, y, x, y, ... of three points or more, in or near the image")
+        return
+    if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str | bytes | list):
+        raise ValueError("segmentation must be a list of polygons or an RLE {size, counts}")
+    if segmentation.get("size") not in (list(size), tuple(size)):
+        raise ValueError(f"the RLE has the size {segmentation.get('size')}, its image {list(size)}")
+    length = _counts_length(segmentation["counts"])
+    if length != size[0] * size[1]:
+        raise ValueError(f"the RLE covers {length} pixels, its image has {size[0] * size[1]}")
+
+
+def _is_ring(ring: Any, low: float, high: float) -> bool:
+    if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2:
+        return False
+    return all(isinstance(value, int | float) and low <= value <= high for value in ring)
+
+
+def _counts_length(counts: str | bytes | list[Any]) -> int:
+    if isinstance(counts, list):
+        if not all(_is_count(number) for number in counts):
+            raise ValueError("the counts of an RLE must be whole numbers >= 0")
+        return sum(counts)
+    return rle_length(counts.encode() if isinstance(counts, str) else counts)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _check_document(document: Any) -> None:
+    if not isinstance(document, dict):
+        kind = type(document).__name__
+        raise ValueError(f"holds a {kind}; a COCO file is an object with {', '.join(_NEEDED_KEYS)}")
+    for section, keys in _NEEDED_KEYS.items():
+        if not isinstance(document.get(section), list):
+            raise ValueError(f"has no list '{section}'; a COCO file is an object with {', '.join(_NEEDED_KEYS)}")
+        _check_rows(section, document[section], keys)
+
+    sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+    for image_id, size in sizes.items():
+        if not all(_is_count(side) and side > 0 for side in size):
+            raise ValueError(f"image {image_id} is {size[0]} x {size[1]}; height and width must be whole numbers above 0")
+    category_ids = {category["id"] for category in document["categories"]}
+    for annotation in document["annotations"]:
+        name = f"annotation {annotation['id']}"
+        for key, known, section in (("image_id", sizes, "images"), ("category_id", category_ids, "categories")):
+            # The type first: a list or null would break the look-up, and true equals 1.
+            if not _is_count(annotation[key]) or annotation[key] not in known:
+                raise ValueError(
+                    f"{name} has the {key} {annotation[key]!r}, which '{section}' does not list; add or correct it"
+                )
+        try:
+            _check_segmentation(annotation["segmentation"], sizes[annotation["image_id"]])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}; correct or remove it") from error
+
+
+def _check_rows(section: str, rows: list[Any], keys: tuple[str, ...]) -> None:
+    seen = set()
+    for place, row in enumerate(rows):
+        missing = [key for key in keys if key not in row] if isinstance(row, dict) else list(keys)
+        if missing:
+            raise ValueError(f"{section}[{place}] has no {', '.join(missing)}; add what is missing")
+        if not _is_count(row["id"]):
+            raise ValueError(f"{section}[{place}] has the id {row['id']!r}; ids must be whole numbers >= 0")
+        if row["id"] in seen:
+            raise ValueError(f"the id {row['id']} stands twice in '{section}'; give each its own")
+        seen.add(row["id"])

@@ -1,0 +1,345 @@
+"""Dataset descriptions: one YAML, or a plain folder, becomes classes and splits of photographs with label maps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from imptool.data.images import check_image, read_label_map
+from imptool.data.layouts import LAYOUTS, Item
+from imptool.files import RECIPES, InputError, Strict, find_yaml, nearest, parse_strict, read_yaml
+
+CLASS_LISTS = ("classes.txt", "label_list.txt")
+BACKGROUND_NAMES = frozenset({"background", "null", "bg", "_background_", "__background__"})
+MAX_ID = 65535  # 16-bit PNGs
+
+
+class ClassInfo(Strict):
+    """One class: its id in files, its name, the group it belongs to, and whether it is a thing (trains the detector)."""
+
+    id: int = Field(ge=0, le=MAX_ID)
+    name: str = Field(min_length=1)
+    group: str = ""
+    thing: bool = True
+
+
+class RandomSplits(Strict):
+    """Splits drawn by a seed: `sizes` names the counted splits, `rest` the one that takes what is left.
+
+    The order comes from a hash of seed and stem, so it does not change with the Python version or when files are added.
+    """
+
+    seed: int
+    sizes: dict[str, int]
+    rest: str
+    together: list[list[str]] = []  # stems that must not be torn apart, such as one photograph annotated twice
+
+
+class DatasetFile(Strict):
+    """A dataset YAML as it is written."""
+
+    layout: str
+    root: str
+    name: str | None = None
+    classes: list[ClassInfo] | None = None
+    background: int | None = None
+    ignore: int = Field(default=255, ge=0, le=MAX_ID)
+    remap: dict[int, int] = {}
+    splits: dict[str, str] | None = None
+    random_splits: RandomSplits | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_split(self) -> DatasetFile:
+        if self.splits is not None and self.random_splits is not None:
+            raise ValueError("give splits or random_splits, not both")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"unknown layout '{self.layout}'{nearest(self.layout, LAYOUTS)}")
+        return self
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a dataset in the order of the semantic channels: background first if there is one.
+
+    Things, in this order, are the detector's labels 1..K and the canvas's layers 0..K-1. Files carry `ids`.
+    """
+
+    classes: tuple[ClassInfo, ...]
+    background: int | None
+    ignore: int
+
+    @property
+    def ids(self) -> list[int]:
+        return [info.id for info in self.classes]
+
+    @property
+    def names(self) -> list[str]:
+        return [info.name for info in self.classes]
+
+    @property
+    def foreground(self) -> list[int]:
+        """Channels of all classes but the background."""
+        return [channel for channel, info in enumerate(self.classes) if info.id != self.background]
+
+    @property
+    def things(self) -> list[int]:
+        """Channels of the thing classes: thing k (label k + 1, canvas layer k) is channel things[k]."""
+        return [channel for channel in self.foreground if self.classes[channel].thing]
+
+    @cached_property
+    def _channel_of_id(self) -> np.ndarray:
+        table = np.full(MAX_ID + 1, 255 if len(self.classes) <= 255 else MAX_ID, np.uint16)
+        table[self.ids] = np.arange(len(self.classes))
+        return table
+
+    @property
+    def ignore_channel(self) -> int:
+        """The value of ignored pixels in a map of channels."""
+        return 255 if len(self.classes) <= 255 else MAX_ID
+
+    def to_channels(self, ids: np.ndarray) -> np.ndarray:
+        """Ids [H, W] -> channels [H, W] uint16; the ignore id becomes `ignore_channel`."""
+        return self._channel_of_id[ids]
+
+    def to_ids(self, channels: np.ndarray) -> np.ndarray:
+        """Channels [H, W] -> ids [H, W] uint16."""
+        return np.asarray(self.ids, np.uint16)[channels]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values for checkpoints and JSON; `from_plain` reads them back."""
+        return {
+            "classes": [info.model_dump() for info in self.classes],
+            "background": self.background,
+            "ignore": self.ignore,
+        }
+
+    @staticmethod
+    def from_plain(value: Mapping[str, Any]) -> LabelSet:
+        return LabelSet(
+            tuple(ClassInfo.model_validate(info) for info in value["classes"]), value["background"], value["ignore"]
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset YAML or folder describes, found on disk: nothing is read yet but names."""
+
+    name: str
+    source: Path  # the YAML or the folder
+    root: Path
+    labels: LabelSet
+    remap: Mapping[int, int]
+    splits: Mapping[str, tuple[Item, ...]]
+
+    @cached_property
+    def _id_of_source(self) -> np.ndarray:
+        """Source id -> id after the remap; -1 where the id is in no class list."""
+        table = np.full(MAX_ID + 1, -1, np.int32)
+        known = [*self.labels.ids, self.labels.ignore]
+        table[known] = known
+        table[list(self.remap)] = list(self.remap.values())
+        return table
+
+    def split(self, name: str) -> tuple[Item, ...]:
+        """The items of a split; InputError when there is none of that name or it is empty."""
+        if name not in self.splits:
+            raise InputError(
+                f"{self.source} has no split '{name}'{nearest(name, self.splits)}; "
+                f"a dataset YAML with 'random_splits' or 'splits' can make one"
+            )
+        if not self.splits[name]:
+            raise InputError(f"{self.source}: the split '{name}' is empty")
+        return self.splits[name]
+
+    def read_labels(self, item: Item) -> np.ndarray:
+        """Read and remap an item's label map: ids [H, W] uint16, every one a class or the ignore id.
+
+        Raises:
+            InputError: the pair has a problem, a file is broken, sizes differ, or an id is in no class list.
+        """
+        if item.problem:
+            raise InputError(item.problem)
+        source_ids = read_label_map(item.label)
+        size = check_image(item.image)
+        if source_ids.shape != size:
+            raise InputError(
+                f"{item.label} is {_size(source_ids.shape)}, its photograph {item.image.name} is {_size(size)} "
+                "(height x width): make them the same size"
+            )
+        if source_ids.size and not 0 <= int(source_ids.min()) <= int(source_ids.max()) <= MAX_ID:
+            raise InputError(f"{item.label} holds ids outside 0..{MAX_ID}")
+        ids = self._id_of_source[source_ids]
+        if ids.min(initial=0) < 0:
+            unknown = ", ".join(str(value) for value in np.unique(source_ids[ids < 0])[:5])
+            raise InputError(f"{item.label} holds id {unknown}, not in the class list of {self.source}: add or remap it")
+        return ids.astype(np.uint16)
+
+
+def load_dataset(source: str | Path) -> Dataset:
+    """Find a dataset by YAML path, folder path, or the name of a description that comes with imptool."""
+    shipped = RECIPES / "datasets"
+    if Path(source).is_dir():
+        return _folder_dataset(Path(source))
+    path = find_yaml(str(source), shipped)
+    if path is None:
+        known = [known.stem for known in shipped.glob("*.yaml")]
+        raise InputError(f"{source} is no dataset YAML, folder or known name{nearest(Path(source).stem, known)}")
+    return _yaml_dataset(path)
+
+
+def find_dataset_here(folder: Path) -> Path:
+    """The dataset a folder holds: the folder itself, or the one dataset YAML in it; InputError says what was looked for."""
+    if (folder / "labels").is_dir() and any((folder / name).is_dir() for name in ("images", "photos")):
+        return folder
+    found = [path for path in sorted(folder.glob("*.y*ml")) if _looks_like_dataset(path)]
+    if len(found) == 1:
+        return found[0]
+    example = "for example: imptool convert-instances path/to/dataset"
+    if found:
+        raise InputError(f"several dataset YAMLs here ({', '.join(path.name for path in found)}): name one, {example}")
+    raise InputError(
+        f"no dataset in {folder.resolve()}: looked for images/ or photos/ beside labels/, and for a dataset YAML; {example}"
+    )
+
+
+def _looks_like_dataset(path: Path) -> bool:
+    try:
+        return {"layout", "root"} <= read_yaml(path).keys()
+    except InputError:
+        return False
+
+
+def _folder_dataset(folder: Path) -> Dataset:
+    items = LAYOUTS["folder"](folder)
+    if not items:
+        raise InputError(f"{folder} has no photographs")
+    labels = _label_set(_read_class_list(folder) or _scan_classes(items), background=None, ignore=255, source=str(folder))
+    return Dataset(folder.resolve().name, folder, folder, labels, {}, {"all": tuple(items)})
+
+
+def _yaml_dataset(path: Path) -> Dataset:
+    described = parse_strict(DatasetFile, read_yaml(path), source=str(path))
+    root = _find_root(path, described.root)
+    items = LAYOUTS[described.layout](root)
+    if not items:
+        raise InputError(f"{root} has no photographs (layout {described.layout} of {path})")
+    classes = described.classes or _read_class_list(root) or _scan_classes(items)
+    labels = _label_set(classes, background=described.background, ignore=described.ignore, source=str(path))
+    for target in described.remap.values():
+        if target not in (*labels.ids, labels.ignore):
+            raise InputError(f"{path}: remap: {target} is neither a class id nor the ignore id {labels.ignore}")
+    return Dataset(described.name or path.stem, path, root, labels, described.remap, _make_splits(described, items, root, path))
+
+
+def _find_root(path: Path, root: str) -> Path:
+    """A root with a leading dot lies beside the YAML; any other relative root under $IMPTOOL_DATA."""
+    data = Path(os.environ.get("IMPTOOL_DATA", "data"))
+    found = path.parent / root if root.startswith(".") else data / root
+    if not found.is_dir():
+        raise InputError(
+            f"{path}: root: no folder {found}; set IMPTOOL_DATA to the folder that holds {root}/, "
+            f"or write ./{root} for a folder beside the YAML"
+        )
+    return found
+
+
+def _label_set(classes: Sequence[ClassInfo], *, background: int | None, ignore: int, source: str) -> LabelSet:
+    ids, names = [info.id for info in classes], [info.name for info in classes]
+    for kind, values in (("id", [str(value) for value in ids]), ("name", names)):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise InputError(f"{source}: classes: the {kind} {twice[0]} is there twice")
+    if ignore in ids:
+        raise InputError(f"{source}: the ignore id {ignore} is also a class ({names[ids.index(ignore)]}): set another 'ignore'")
+    if background is None:  # a class list says by its name that id 0 is the background
+        background = next((info.id for info in classes if info.id == 0 and info.name.lower() in BACKGROUND_NAMES), None)
+    elif background not in ids:
+        raise InputError(f"{source}: background: {background} is not among the class ids")
+    ordered = sorted(classes, key=lambda info: info.id != background)
+    if all(info.id == background for info in ordered):
+        raise InputError(f"{source}: there is no class but the background")
+    return LabelSet(tuple(ordered), background, ignore)
+
+
+def _read_class_list(root: Path) -> list[ClassInfo] | None:
+    """Read `classes.txt` or `label_list.txt`: the first line is id 0. None where there is no such file."""
+    path = next((root / name for name in CLASS_LISTS if (root / name).is_file()), None)
+    if path is None:
+        return None
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+    if not names or "" in names:
+        raise InputError(f"{path} has an empty line {names.index('') + 1 if names else 1}: every line is the name of a class")
+    return [ClassInfo(id=index, name=name) for index, name in enumerate(names)]
+
+
+def _scan_classes(items: Sequence[Item]) -> list[ClassInfo]:
+    """Without a class list: the ids that occur; 0 is the background and 255 ignored, by custom."""
+    found: set[int] = set()
+    for item in items:
+        try:
+            found |= {int(value) for value in np.unique(read_label_map(item.label))} if not item.problem else set()
+        except InputError:
+            continue  # told when the item's turn comes
+    found -= {255}
+    return [ClassInfo(id=0, name="background")] + [ClassInfo(id=value, name=f"class {value}") for value in sorted(found - {0})]
+
+
+def _make_splits(described: DatasetFile, items: list[Item], root: Path, source: Path) -> dict[str, tuple[Item, ...]]:
+    if described.splits is not None:
+        return {name: _listed_split(items, root / listed) for name, listed in described.splits.items()}
+    if described.random_splits is not None:
+        return _random_splits(described.random_splits, items, source)
+    return {"all": tuple(items)}
+
+
+def _listed_split(items: list[Item], path: Path) -> tuple[Item, ...]:
+    """A split from a list of stems, one a line, with or without the suffix of the file."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a list of stems: {error}") from error
+    by_stem = {item.stem: item for item in items}
+    names = {line: line if line in by_stem else Path(line).with_suffix("").as_posix() for line in lines}
+    missing = [line for line, stem in names.items() if stem not in by_stem]
+    if missing:
+        raise InputError(
+            f"{path}: no photograph or label map of the stem {missing[0]}"
+            + (f" and {len(missing) - 1} more" if missing[1:] else "")
+        )
+    return tuple(by_stem[stem] for stem in sorted(set(names.values())))
+
+
+def _random_splits(rule: RandomSplits, items: list[Item], source: Path) -> dict[str, tuple[Item, ...]]:
+    if sum(rule.sizes.values()) > len(items):
+        raise InputError(f"{source}: random_splits: sizes ask for {sum(rule.sizes.values())} of {len(items)} photographs")
+    leader = {stem: group[0] for group in rule.together for stem in group}
+    units: dict[str, list[Item]] = {}
+    for item in items:
+        units.setdefault(leader.get(item.stem, item.stem), []).append(item)
+    waiting = sorted(units, key=lambda name: hashlib.sha256(f"{rule.seed}:{name}".encode()).digest())
+    splits: dict[str, list[Item]] = {}
+    for split, size in rule.sizes.items():
+        taken: list[Item] = []
+        for name in list(waiting):
+            if len(taken) + len(units[name]) <= size:  # a pair that no longer fits waits for the next split
+                taken += units[name]
+                waiting.remove(name)
+        splits[split] = taken
+    splits[rule.rest] = [item for name in waiting for item in units[name]]
+    return {split: tuple(sorted(members, key=lambda item: item.stem)) for split, members in splits.items()}
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(str(side) for side in shape)

@@ -1,0 +1,189 @@
+"""Recipes: one YAML per experiment, read strictly; `extends` inherits, `-o key=value` overrides."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from imptool.files import (
+    RECIPES,
+    InputError,
+    Strict,
+    find_yaml,
+    nearest,
+    parse_strict,
+    parse_yaml,
+    read_yaml,
+    whole_file,
+)
+
+
+class Input(Strict):
+    """How photographs become network input: the short side, unless the long side would pass its limit."""
+
+    short_side: int = Field(default=800, ge=32)
+    long_side: int = Field(default=1333, ge=32)
+    flip: float = Field(default=0.5, ge=0, le=1)  # share of training images mirrored left to right
+
+
+class Backbone(Strict):
+    """The ResNet with its feature pyramid (FPN)."""
+
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    weights: str = "IMAGENET1K_V1"  # a torchvision name, a local .pth or .safetensors file, or none
+    norm: Literal["frozen", "batch", "group"] = "frozen"
+    fpn_channels: int = Field(default=256, ge=32)
+
+    @model_validator(mode="after")
+    def _frozen_norm_needs_weights(self) -> Backbone:
+        if self.norm == "frozen" and self.weights == "none":
+            raise ValueError("norm: frozen needs pretrained weights; train from scratch with norm: batch or group")
+        return self
+
+
+class Detector(Strict):
+    """Mask R-CNN's sizes; the defaults are those of maskrcnn-benchmark, on which the paper builds."""
+
+    anchor_sizes: list[int] = Field(default=[32, 64, 128, 256, 512], min_length=5, max_length=5)  # px, P2..P6
+    proposals_train: int = 2000
+    proposals_test: int = 1000
+    proposals_before_nms_train: int = 2000
+    proposals_before_nms_test: int = 1000
+    rois_per_image: int = 512
+    box_features: int = 1024
+    mask_channels: list[int] = Field(default=[256, 256, 256, 256], min_length=1)
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    detections: int = Field(default=100, ge=1)
+
+
+class Projection(Strict):
+    """What reaches the canvas."""
+
+    detach: bool = False  # stop the semantic loss at the canvas instead of letting it reach masks and scores
+
+
+class Losses(Strict):
+    """Weights of the losses."""
+
+    rpn_objectness: float = 1.0
+    rpn_box: float = 1.0
+    classifier: float = 1.0
+    box: float = 1.0
+    mask: float = 1.0
+    semantic: float = 1.0
+
+
+class Solver(Strict):
+    """SGD with momentum; `lr` is for `batch` images an iteration."""
+
+    batch: int = Field(default=8, ge=1)
+    lr: float = Field(default=0.01, gt=0)
+    momentum: float = 0.9
+    weight_decay: float = 0.0001
+    warmup: int = Field(default=500, ge=0)  # iterations in which lr grows linearly from a thousandth
+    gamma: float = 0.1  # the learning rate is multiplied by this at each of a stage's `steps`
+    clip_norm: float | None = Field(default=None, gt=0)
+
+
+class Stage(Strict):
+    """One training stage. `from` names the earlier stage whose weights it starts with."""
+
+    model: str
+    start: str | None = Field(default=None, alias="from")
+    iterations: int = Field(ge=1)
+    steps: list[int] = []
+    lr: float | None = Field(default=None, gt=0)  # in place of the solver's
+
+
+class Recipe(Strict):
+    """An experiment: data, network and training, complete."""
+
+    dataset: str
+    train_split: str = "train"
+    val_split: str = "val"
+    input: Input = Input()
+    backbone: Backbone = Backbone()
+    detector: Detector = Detector()
+    projection: Projection = Projection()
+    losses: Losses = Losses()
+    solver: Solver = Solver()
+    stages: dict[str, Stage] = Field(min_length=1)
+    checkpoint_every: int = Field(default=1000, ge=1)  # iterations
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _stages_start_from_earlier_ones(self) -> Recipe:
+        earlier: list[str] = []
+        for name, stage in self.stages.items():
+            if stage.start is not None and stage.start not in earlier:
+                raise ValueError(f"stages.{name}.from: '{stage.start}' is no earlier stage{nearest(stage.start, earlier)}")
+            earlier.append(name)
+        return self
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values, as `recipe.yaml` of a run holds them."""
+        return self.model_dump(by_alias=True)
+
+
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by path or by the name of one that comes with imptool, with `extends` and `key=value` overrides.
+
+    Raises:
+        InputError: no such recipe, an unknown key (with the nearest known one) or a value outside its rule.
+    """
+    path = find_yaml(source, RECIPES)
+    if path is None:
+        known = [shipped.stem for shipped in RECIPES.glob("*.yaml")]
+        raise InputError(f"no recipe {source}{nearest(Path(source).stem, known)}")
+    values = _read_extended(path, ())
+    for override in overrides:
+        _override(values, override)
+    return parse_strict(Recipe, values, source=str(path))
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(yaml.safe_dump(recipe.to_plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise InputError(f"{path}: extends leads back to itself")
+    values = read_yaml(path)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    base_path = path.parent / str(base)
+    if not base_path.is_file():
+        raise InputError(f"{path}: extends: no file {base_path}")
+    return _merge(_read_extended(base_path, (*seen, path.resolve())), values)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes win; mappings merge key by key, but for `stages`, which a recipe gives whole."""
+    merged = copy.copy(base)
+    for key, value in changes.items():
+        both_mappings = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both_mappings and key != "stages" else value
+    return merged
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"-o {override}: write key=value, such as -o solver.lr=0.01")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"-o {override}: {parent} is a value, not a section")
+    try:
+        values[last] = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"-o {override}: '{text}' is not a YAML value") from error
