@@ -1,0 +1,128 @@
+"""Confusion matrices of semantic maps, and the figures that come from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+
+DEFINITIONS = {
+    "iou": "Pixels that are class c on both sides, divided by the pixels that are class c on either side; absent from "
+    "both sides: not a number; predicted but never present: 0.",
+    "accuracy": "Pixels of class c that are predicted as c, divided by the pixels of class c (recall); class absent "
+    "from the target: not a number.",
+    "miou": "Mean IOU over the foreground classes, leaving out the classes absent from both sides.",
+    "miou_with_background": "Mean IOU over all classes, background included, leaving out the classes absent from both sides.",
+    "macc": "Mean accuracy (recall) over the foreground classes, leaving out the classes absent from the target.",
+    "macc_with_background": "Mean accuracy (recall) over all classes, background included, leaving out the classes "
+    "absent from the target.",
+    "pixel_accuracy": "Pixels predicted as their class, divided by all counted pixels, background included.",
+    "frequency_weighted_iou": "Mean IOU over all classes, background included, each weighted by its pixels in the target.",
+}
+"""One sentence for every figure. All of them: one confusion matrix summed over the split, without the pixels whose
+target is the ignore id."""
+
+
+def confusion_matrix(predicted: np.ndarray, target: np.ndarray, *, num_classes: int, ignore: int) -> np.ndarray:
+    """Count the pixels of each pair (target class, predicted class) in one image; sum the matrices over a split.
+
+    Args:
+        predicted: semantic map [H, W], integers in 0..num_classes-1.
+        target: semantic map [H, W], integers in 0..num_classes-1 or `ignore`.
+        num_classes: C.
+        ignore: the id of target pixels that are not counted; outside 0..C-1.
+    Returns:
+        [C, C] int64: rows are the target's classes, columns the predicted ones.
+    Raises:
+        ValueError: the maps are not two integer maps of one size, or an id is out of range.
+    """
+    check_maps(predicted, target, num_classes=num_classes, ignore=ignore)
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    stray = _count_pairs(predicted.ravel(), target.ravel(), ignore, counts)
+    if stray >= 0:
+        raise stray_id(predicted, target, stray, num_classes=num_classes, ignore=ignore)
+    return counts
+
+
+def class_iou(confusion: np.ndarray) -> np.ndarray:
+    """IOU per class [C]: nan for a class absent from both sides, 0 for one predicted but never present."""
+    return _ratio(np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
+
+
+def class_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Accuracy (recall) per class [C]: nan for a class absent from the target."""
+    return _ratio(np.diag(confusion), confusion.sum(1))
+
+
+def pixel_accuracy(confusion: np.ndarray) -> float:
+    """The share of counted pixels that are predicted right, 0..1; nan if nothing was counted."""
+    return float(_ratio(np.trace(confusion), confusion.sum()))
+
+
+def frequency_weighted_iou(confusion: np.ndarray) -> float:
+    """IOU weighted by the pixels of each class in the target, 0..1; nan if nothing was counted."""
+    present = confusion.sum(1)
+    return float(_ratio(np.nansum(class_iou(confusion) * present), present.sum()))
+
+
+def summarize(confusion: np.ndarray, *, foreground: Sequence[int]) -> dict[str, float]:
+    """The figures of one confusion matrix, 0..1; `DEFINITIONS` says what each is. `foreground` lists class indices."""
+    iou, accuracy = class_iou(confusion), class_accuracy(confusion)
+    chosen = np.asarray(foreground, np.intp)
+    return {
+        "miou": mean_of_present(iou[chosen]),
+        "miou_with_background": mean_of_present(iou),
+        "macc": mean_of_present(accuracy[chosen]),
+        "macc_with_background": mean_of_present(accuracy),
+        "pixel_accuracy": pixel_accuracy(confusion),
+        "frequency_weighted_iou": frequency_weighted_iou(confusion),
+    }
+
+
+def mean_of_present(values: np.ndarray) -> float:
+    """The mean without the nan values; nan if nothing is left."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def check_maps(predicted: np.ndarray, target: np.ndarray, *, num_classes: int, ignore: int) -> None:
+    """Raise ValueError unless both are integer maps [H, W] of one size and ignore is no class; ids are not read."""
+    if predicted.ndim != 2 or predicted.shape != target.shape:
+        raise ValueError(f"predicted and target must be [H, W] of one size, got {predicted.shape} and {target.shape}")
+    if not (np.issubdtype(predicted.dtype, np.integer) and np.issubdtype(target.dtype, np.integer)):
+        raise ValueError(f"predicted and target must hold integers, got {predicted.dtype} and {target.dtype}")
+    if 0 <= ignore < num_classes:
+        raise ValueError(f"ignore must be outside 0..{num_classes - 1}, got {ignore}")
+
+
+def stray_id(predicted: np.ndarray, target: np.ndarray, pixel: int, *, num_classes: int, ignore: int) -> ValueError:
+    """The error for the flat index of a pixel whose predicted or target id is out of range."""
+    row, column = np.unravel_index(pixel, target.shape)
+    return ValueError(
+        f"predicted ids must be 0..{num_classes - 1} and target ids too or {ignore} (ignore), "
+        f"got predicted {predicted[row, column]} and target {target[row, column]} at row {row}, column {column}"
+    )
+
+
+@numba.njit(nogil=True)
+def _count_pairs(predicted: np.ndarray, target: np.ndarray, ignore: int, counts: np.ndarray) -> int:
+    """Add every counted pixel to counts; give the flat index of the first stray id, or -1."""
+    num_classes = counts.shape[0]
+    start = 0
+    for i in range(target.size):
+        # Maps are runs of equal pairs: adding a run at its end is twice as fast as adding each pixel.
+        if i + 1 < target.size and predicted[i] == predicted[i + 1] and target[i] == target[i + 1]:
+            continue
+        if not 0 <= predicted[i] < num_classes or (target[i] != ignore and not 0 <= target[i] < num_classes):
+            return start
+        if target[i] != ignore:
+            counts[target[i], predicted[i]] += i + 1 - start
+        start = i + 1
+    return -1
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, and nan where whole is 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

@@ -1,0 +1,138 @@
+"""Semantic maps over their photographs, for people to look at."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.ft2font import FT2Font
+from PIL import Image, ImageDraw, ImageFont
+
+from imptool.data.palette import voc_palette
+from imptool.metrics.boundary import boundary_pixels
+
+_PLAIN = -1  # stands for every id without colour
+
+
+def overlay(
+    image: np.ndarray,
+    semantic_map: np.ndarray,
+    *,
+    class_names: Mapping[int, str],
+    background: int | None,
+    alpha: float = 0.5,
+) -> np.ndarray:
+    """The photograph with coloured, outlined classes, their names where they fit, and beside it a legend of all found.
+
+    Args:
+        image: [H, W, 3] uint8, RGB.
+        semantic_map: [H, W] class ids. Background and ids without a name (the ignore id) stay the plain photograph.
+        class_names: {id: name}; a name of any length and script. What the font cannot draw is left out, and a name of
+            which nothing is left becomes "class <id>".
+        background: the id of the background, or None if every class gets a colour.
+        alpha: weight of the colour, 0..1.
+    Returns:
+        [H, W + legend, 3] uint8. Without any class there is no legend; a photograph lower than one line of text is
+        extended in white.
+    Raises:
+        ValueError: image is not [H, W, 3] uint8, or the map has another size.
+    """
+    shown = {index: name for index, name in class_names.items() if index != background}
+    coloured = colour_classes(image, semantic_map, ids=list(shown), alpha=alpha)
+    found = sorted(set(np.unique(semantic_map).tolist()) & set(shown))
+    if not found:
+        return coloured
+    labels = {index: _drawable(shown[index]) or f"class {index}" for index in found}
+    # In px of the photograph: as legible in a large one as in a small one.
+    font = ImageFont.truetype(_font_path(), max(12, round(max(semantic_map.shape) / 48)))
+    legend = _legend(labels, font, least_height=image.shape[0])
+    picture = Image.new("RGB", (image.shape[1] + legend.width, legend.height), "white")
+    picture.paste(_with_names(coloured, semantic_map, labels, font), (0, 0))
+    picture.paste(legend, (image.shape[1], 0))
+    return np.asarray(picture)
+
+
+def colour_classes(image: np.ndarray, semantic_map: np.ndarray, *, ids: Sequence[int], alpha: float = 0.5) -> np.ndarray:
+    """The photograph with the given classes blended in their palette colours and outlined: [H, W, 3] uint8.
+
+    The outline lies inside each class and grows with the photograph, so that it stays thin but visible.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image must be [H, W, 3] uint8, got {image.shape} {image.dtype}")
+    if semantic_map.shape != image.shape[:2]:
+        raise ValueError(f"the map must have the image's size {image.shape[:2]}, got {semantic_map.shape}")
+    shown = np.where(np.isin(semantic_map, ids), semantic_map.astype(np.int64), _PLAIN)
+    colours = voc_palette()[shown % 256]
+    blended = cv2.addWeighted(image, 1 - alpha, colours, alpha, 0)
+    outlined = np.where(_outlines(shown)[..., None], colours, blended)
+    return np.where((shown == _PLAIN)[..., None], image, outlined)
+
+
+def _outlines(shown: np.ndarray) -> np.ndarray:
+    """The pixels within about 1/600 of the long side of another class."""
+    thickness = max(1, round(max(shown.shape) / 600))
+    edge = boundary_pixels(shown, ignore=_PLAIN - 1).astype(np.uint8)
+    return cv2.dilate(edge, np.ones((2 * thickness - 1,) * 2, np.uint8)) > 0
+
+
+def _with_names(
+    coloured: np.ndarray, semantic_map: np.ndarray, labels: Mapping[int, str], font: ImageFont.FreeTypeFont
+) -> Image.Image:
+    """Write each name at the widest place of its class, if it is wide enough: small garments stay uncovered."""
+    picture = Image.fromarray(coloured)
+    draw = ImageDraw.Draw(picture)
+    for index, label in labels.items():
+        inside = np.pad((semantic_map == index).astype(np.uint8), 1)  # the image border ends a class too
+        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+        y, x = divmod(int(depth.argmax()), depth.shape[1])
+        if font.getlength(label) <= 2.5 * depth[y, x]:
+            stroke = max(1, round(font.size / 10))
+            draw.text((x, y), label, "white", font, anchor="mm", stroke_width=stroke, stroke_fill="black")
+    return picture
+
+
+def _legend(labels: Mapping[int, str], font: ImageFont.FreeTypeFont, *, least_height: int) -> Image.Image:
+    """Swatches and names, in as many columns as the height asks for."""
+    size = round(font.size)
+    row = round(1.6 * size)
+    names = {index: _shortened(label, font, 16 * size) for index, label in labels.items()}
+    column = round(max(font.getlength(name) for name in names.values())) + 3 * size
+    rows = max(1, least_height // row)
+    strip = Image.new("RGB", (column * -(-len(names) // rows), max(least_height, row)), "white")
+    draw = ImageDraw.Draw(strip)
+    for place, (index, name) in enumerate(names.items()):
+        left, middle = place // rows * column + size // 2, place % rows * row + row // 2
+        swatch = (left, middle - size // 2, left + size, middle - size // 2 + size)
+        draw.rectangle(swatch, fill=tuple(voc_palette()[index % 256].tolist()), outline="grey")
+        draw.text((left + 3 * size // 2, middle), name, fill="black", font=font, anchor="lm")
+    return strip
+
+
+def _shortened(label: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The label itself if it fits the width in px, else its beginning with an ellipsis."""
+    if font.getlength(label) <= width:
+        return label
+    while font.getlength(label + "…") > width:
+        label = label[:-1]
+    return label.rstrip() + "…"
+
+
+def _drawable(name: str) -> str:
+    """The name on one line without what the font cannot draw; empty if no letter or digit is left."""
+    kept = "".join(c if ord(c) in _drawable_characters() else " " for c in unicodedata.normalize("NFC", name))
+    return " ".join(kept.split()) if any(c.isalnum() for c in kept) else ""
+
+
+@cache
+def _drawable_characters() -> frozenset[int]:
+    return frozenset(FT2Font(_font_path()).get_charmap())
+
+
+def _font_path() -> str:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font has hardly more than ASCII."""
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
