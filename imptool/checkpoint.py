@@ -1,0 +1,158 @@
+"""Runs on disk: checkpoints to resume from, weights to use, and which run is the newest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from imptool import __version__
+from imptool.data.dataset import LabelSet
+from imptool.files import InputError, parse_strict, read_yaml, whole_file
+from imptool.models import build_model
+from imptool.models.parser import Parser
+from imptool.recipe import Recipe
+
+RUNS = Path("runs")
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model ready for inference, and what it was trained for."""
+
+    model: Parser
+    name: str
+    recipe: Recipe
+    labels: LabelSet
+    source: Path
+
+
+def save_checkpoint(
+    run: Path,
+    *,
+    stage: str,
+    iteration: int,
+    model: Parser,
+    name: str,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    labels: LabelSet,
+) -> Path:
+    """Write a checkpoint that a run resumes to the same bits from, then remove the older ones."""
+    path = run / f"checkpoint-{stage}-{iteration:07d}.pt"
+    state = {
+        "stage": stage,
+        "iteration": iteration,
+        "about": _about(name, recipe, labels),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
+    for older in set(run.glob("checkpoint-*.pt")) - {path}:
+        older.unlink()
+    return path
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, tensors and plain values only; InputError when it is broken."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state["about"], state["model"], state["stage"], state["iteration"]
+    except Exception as error:  # torch raises half a dozen kinds for a broken or foreign file
+        raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {' '.join(str(error).split())[:160]}") from error
+    return state
+
+
+def latest_checkpoint(run: Path, stage: str = "*") -> Path | None:
+    """The newest checkpoint of a run, of any stage or of one."""
+    return max(run.glob(f"checkpoint-{stage}-*.pt"), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def save_weights(path: Path, model: Parser, name: str, recipe: Recipe, labels: LabelSet) -> None:
+    """Write a model's weights with its name, recipe, classes and version in the metadata."""
+    state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    with whole_file(path) as temporary:
+        save_file(state, temporary, metadata={"imptool": json.dumps(_about(name, recipe, labels))})
+
+
+def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read weights and what they are about (model, recipe, labels, version)."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["imptool"])  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is no weights file of imptool, or is damaged: {' '.join(str(error).split())[:160]}"
+        ) from error
+
+
+def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path, strict: bool = True) -> list[str]:
+    """Load weights into a model; InputError when they belong to another one. Returns the names that the model kept as new."""
+    try:
+        return list(model.load_state_dict(state, strict=strict).missing_keys)
+    except RuntimeError as error:
+        raise InputError(
+            f"{source} holds the weights of another model or class list: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def load_run(run: Path, *, device: torch.device) -> TrainedModel:
+    """Load the model of a run: its weights if it has finished, else the newest checkpoint of its last stage."""
+    path = _usable_file(run)
+    if path is None:
+        raise InputError(
+            f"{run} has no {WEIGHTS} and no checkpoint of its last stage: imptool train {run} --resume goes on with it"
+            if (run / "recipe.yaml").is_file()
+            else f"{run} is no run of imptool train: no recipe.yaml and no {WEIGHTS} in it"
+        )
+    if path.name == WEIGHTS:
+        state, about = load_weights(path)
+    else:
+        checkpoint = load_checkpoint(path)
+        state, about = checkpoint["model"], checkpoint["about"]
+    recipe = parse_strict(Recipe, about["recipe"], source=f"{path} (recipe)")
+    labels = LabelSet.from_plain(about["labels"])
+    model = build_model(about["model"], recipe, labels, pretrained=False)
+    load_state(model, state, source=path)
+    return TrainedModel(model.eval().to(device), about["model"], recipe, labels, path)
+
+
+def newest_run(recipe_name: str = "*", *, unfinished: bool = False) -> Path:
+    """The newest run under runs/: one with a usable model, or (`unfinished`) one that can be resumed."""
+    found = []
+    for folder in RUNS.glob(f"{recipe_name}/*/"):
+        path = _resumable_file(folder) if unfinished else _usable_file(folder)
+        if path is not None:
+            found.append((path.stat().st_mtime_ns, folder))
+    if not found:
+        kind = "run to resume" if unfinished else "trained run"
+        raise InputError(f"no {kind} under {RUNS}/{'' if recipe_name == '*' else recipe_name}: imptool train RECIPE makes one")
+    return max(found)[1]
+
+
+def _usable_file(run: Path) -> Path | None:
+    if (run / WEIGHTS).is_file():
+        return run / WEIGHTS
+    try:
+        last_stage = list(read_yaml(run / "recipe.yaml")["stages"])[-1]
+    except (InputError, KeyError, TypeError, IndexError):
+        return None
+    return latest_checkpoint(run, last_stage)
+
+
+def _resumable_file(run: Path) -> Path | None:
+    return None if (run / WEIGHTS).is_file() else latest_checkpoint(run)
+
+
+def _about(name: str, recipe: Recipe, labels: LabelSet) -> dict[str, Any]:
+    return {"model": name, "recipe": recipe.to_plain(), "labels": labels.to_plain(), "version": __version__}

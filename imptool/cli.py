@@ -1,0 +1,300 @@
+"""The door: one click group. A command parses, calls one function of its own file, prints.
+
+torch takes seconds to import, so every command imports its file when it runs; `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imptool import __version__
+from imptool.files import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class _OneLine(click.ClickException):
+    exit_code = 2
+
+
+class _Group(click.Group):
+    """Turns a user's mistake into one line on stderr and exit code 2, and Ctrl-C into 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise _OneLine(" ".join(str(error).split())) from error
+        except OSError as error:  # a full disk, a folder without permission
+            raise _OneLine(f"{error.filename or 'writing'}: {error.strerror or error}") from error
+        except KeyboardInterrupt:
+            click.echo("stopped; what was finished is kept", err=True)
+            ctx.exit(130)
+
+
+_device = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda or cuda:N; auto takes CUDA where there is one."
+)
+_workers = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=min(4, os.cpu_count() or 1),
+    show_default=True,
+    help="Processes or threads that read files.",
+)
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace results that are there already.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="imptool")
+def main() -> None:
+    """Clothing parsing with Instance Mask Projection.
+
+    \b
+    imptool convert-instances recipes/datasets/ccp.yaml   label maps -> instances (COCO JSON)
+    imptool train recipes/ccp_small.yaml                  train a recipe's stages
+    imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run
+    imptool predict folder-of-photographs                 label PNGs, overlays, COCO results
+    """
+    warnings.filterwarnings("ignore", module="PIL")  # odd EXIF blocks and large pictures warn; neither is the user's concern
+
+
+@main.command("convert-instances")
+@click.argument("dataset", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder, or .json for one split.  [default: instances/<dataset>/]")
+@click.option("--connectivity", type=click.Choice(["4", "8"]), default="8", show_default=True, help="Which pixels touch.")
+@click.option(
+    "--min-area", type=click.IntRange(1), default=1, show_default=True, help="Drop components of fewer pixels, and count them."
+)
+@_workers
+@_overwrite
+def convert_instances_command(
+    dataset: str | None, out: Path | None, connectivity: str, min_area: int, workers: int, overwrite: bool
+) -> None:
+    """Turn label maps into instances: every connected component of a class is one.
+
+    DATASET is a dataset YAML, the name of one that comes with imptool, or a folder with images/ (or photos/) and
+    labels/; without it, the one in the current folder.
+
+    \b
+    imptool convert-instances recipes/datasets/ccp.yaml
+    imptool convert-instances my-photographs/ --min-area 16
+    """
+    from imptool.convert_instances import convert_instances
+    from imptool.data.dataset import find_dataset_here, load_dataset
+
+    found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()))
+    console = _console()
+    _say(console, f"{found.name}: {len(found.labels.foreground)} classes, {_background(found)}, from {found.root}")
+    results = convert_instances(
+        found,
+        out=out,
+        connectivity=int(connectivity),
+        min_area=min_area,
+        workers=workers,
+        overwrite=overwrite,
+        console=console,
+    )
+    _exit_with_failures([problem for result in results.values() for problem in result.failed])
+
+
+@main.command("train")
+@click.argument("recipe")
+@click.option("-o", "--override", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: -o solver.lr=0.01")
+@click.option("--dataset", help="Train on another dataset (YAML), with its classes.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/<recipe>/<time>]")
+@click.option(
+    "--resume", is_flag=True, help="Go on with RECIPE's newest unfinished run, or with the run folder given as RECIPE."
+)
+@click.option("--seed", type=int, help="In place of the recipe's.")
+@_device
+@_workers
+def train_command(
+    recipe: str,
+    override: tuple[str, ...],
+    dataset: str | None,
+    out: Path | None,
+    resume: bool,
+    seed: int | None,
+    device: str,
+    workers: int,
+) -> None:
+    """Train a recipe: its stages one after the other. Ctrl-C leaves a checkpoint, --resume goes on from it.
+
+    RECIPE is a recipe YAML or the name of one that comes with imptool.
+
+    \b
+    imptool train recipes/ccp_small.yaml
+    imptool train recipes/ccp_small.yaml --dataset my.yaml -o stages.full.iterations=2000
+    imptool train recipes/ccp_small.yaml --resume
+    """
+    from imptool.checkpoint import newest_run
+    from imptool.files import check_free
+    from imptool.models.inference import choose_device
+    from imptool.recipe import load_recipe
+    from imptool.train import Interrupted, train
+
+    if dataset is not None:
+        override += (f"dataset={_quoted(dataset)}",)
+    if seed is not None:
+        override += (f"seed={seed}",)
+    run = None
+    if resume and Path(recipe).is_dir():
+        run, recipe = Path(recipe), str(Path(recipe) / "recipe.yaml")
+    loaded = load_recipe(recipe, override)
+    if resume:
+        run = run or out or newest_run(Path(recipe).stem, unfinished=True)
+    else:
+        run = out or Path("runs", Path(recipe).stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        check_free(run, overwrite=False)
+    console = _console()
+    _say(console, f"run {run}")
+    try:
+        result = train(loaded, run, device=choose_device(device), workers=workers, console=console, resume=resume)
+    except Interrupted as stop:
+        click.echo(f"{stop}; go on with: imptool train {run} --resume", err=True)
+        sys.exit(130)
+    _say(
+        console, f"trained in {_minutes(result.seconds)}: {run}/weights.safetensors; next: imptool eval {run} --boundary-bands"
+    )
+    _exit_with_failures(list(result.unreadable.values()))
+
+
+@main.command("eval")
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--boundary-bands", is_flag=True, help="Also IOU and accuracy by distance to the boundary (Figure 5 of the paper)."
+)
+@click.option(
+    "--bands", metavar="PX,PX,...", help="Other widths than 10,20,30,40,50,75,100,150,200,300,400; implies --boundary-bands."
+)
+@click.option(
+    "--baseline", type=click.Choice(["prior"]), help="Beside the model: the class most frequent at each position in training."
+)
+@click.option("--split", help="In place of the recipe's val split.")
+@click.option("--dataset", help="In place of the recipe's dataset; with --baseline, no RUN is needed.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: <run>/eval-<split>]")
+@_device
+@_workers
+def eval_command(
+    run: Path | None,
+    boundary_bands: bool,
+    bands: str | None,
+    baseline: str | None,
+    split: str | None,
+    dataset: str | None,
+    out: Path | None,
+    device: str,
+    workers: int,
+) -> None:
+    """Measure a run on its val split, at the photographs' own resolution: IOU, accuracy, box and mask AP.
+
+    RUN is a run folder; without it, the newest under runs/.
+
+    \b
+    imptool eval --boundary-bands
+    imptool eval runs/ccp_small/2026-01-31_12-00-00 --bands 1,2,5,10
+    imptool eval --baseline prior
+    imptool eval --baseline prior --dataset my.yaml
+    """
+    from imptool.checkpoint import load_run, newest_run
+    from imptool.evaluate import evaluate, print_evaluation, write_evaluation
+    from imptool.metrics.boundary import BANDS
+    from imptool.models.inference import choose_device
+
+    console, place = _console(), choose_device(device)
+    widths = _band_widths(bands) if bands else BANDS if boundary_bands else ()
+    prior_only = run is None and dataset is not None and baseline is not None
+    trained = None if prior_only else load_run(run or newest_run(), device=place)
+    if trained is not None:
+        _say(console, f"{trained.name} from {trained.source}, on {place}")
+    result = evaluate(
+        trained, dataset=dataset, split=split, bands=widths, baseline=baseline, device=place, workers=workers, console=console
+    )
+    folder = out or (trained.source.parent if trained else Path()) / f"eval-{result.split}"
+    print_evaluation(result, console)
+    for path in write_evaluation(result, folder):
+        _say(console, str(path))
+    _exit_with_failures(result.failed)
+
+
+@main.command("predict")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--run", type=click.Path(path_type=Path), help="Run folder.  [default: the newest under runs/]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: predictions/<folder>]")
+@_overwrite
+@_device
+@_workers
+def predict_command(folder: Path, run: Path | None, out: Path | None, overwrite: bool, device: str, workers: int) -> None:
+    """Parse every photograph under a folder: label PNGs, overlays with class names, COCO results.
+
+    \b
+    imptool predict my-photographs/
+    imptool predict my-photographs/ --run runs/ccp_small/2026-01-31_12-00-00 --out parsed/
+    """
+    from imptool.checkpoint import load_run, newest_run
+    from imptool.files import check_free
+    from imptool.models.inference import choose_device
+    from imptool.predict import predict
+
+    out = out or Path("predictions", folder.resolve().name)
+    check_free(out, overwrite=overwrite)
+    console, place = _console(), choose_device(device)
+    trained = load_run(run or newest_run(), device=place)
+    _say(console, f"{trained.name} from {trained.source}, on {place}")
+    _exit_with_failures(predict(trained, folder, out, device=place, workers=workers, console=console))
+
+
+def _band_widths(text: str) -> tuple[float, ...]:
+    try:
+        widths = tuple(float(width) for width in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--bands {text}: write widths in px, such as 1,2,5,10") from error
+    if not all(0 < width < float("inf") for width in widths) or list(widths) != sorted(set(widths)):
+        raise InputError(f"--bands {text}: widths must be positive and increasing")
+    return widths
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A pipe or file has no width: wide enough for every table.
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _background(dataset: Any) -> str:
+    labels = dataset.labels
+    if labels.background is None:
+        return "no background"
+    return f"background {labels.background} ({labels.classes[0].name}), {labels.ignore} ignored"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+
+
+def _exit_with_failures(problems: Sequence[str]) -> None:
+    """A long job finishes the good files, lists the bad ones and exits with 1."""
+    if not problems:
+        return
+    click.echo(f"{len(problems)} could not be used:", err=True)
+    for problem in problems:
+        click.echo(f"  {' '.join(problem.split())}", err=True)
+    sys.exit(1)

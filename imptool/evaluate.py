@@ -1,0 +1,275 @@
+"""`imptool eval`: a run, or the position prior, on a split: confusion, IOU, accuracy, boundary bands, average precision."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from rich.console import Console
+
+from imptool import __version__
+from imptool.checkpoint import TrainedModel
+from imptool.data.dataset import Dataset, LabelSet, load_dataset
+from imptool.data.images import read_image
+from imptool.data.instances import read_instances
+from imptool.data.layouts import Item
+from imptool.files import InputError, read_ahead, write_json
+from imptool.metrics import average_precision, boundary, confusion
+from imptool.metrics.prior import count_positions, predict_prior
+from imptool.models.inference import coco_results, parse_image
+from imptool.report.plots import plot_bands
+from imptool.report.progress import track
+from imptool.report.tables import bands_table, classes_table, summary_table
+
+SCHEMA = 1  # of metrics.json
+PRIOR = "prior"
+
+
+@dataclass
+class Tally:
+    """What one predictor's maps sum up to over a split.
+
+    rings: [B + 1, C, C] by distance to the boundary; their sum is the confusion.
+    """
+
+    rings: np.ndarray
+    bands: tuple[float, ...]
+    labels: LabelSet
+
+    def add(self, predicted: np.ndarray, target: np.ndarray) -> None:
+        counts = {"num_classes": len(self.labels.classes), "ignore": self.labels.ignore_channel}
+        if self.bands:
+            self.rings += boundary.ring_confusions(predicted, target, bands=self.bands, **counts)
+        else:
+            self.rings[0] += confusion.confusion_matrix(predicted, target, **counts)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        return np.asarray(self.rings.sum(0))
+
+    def summary(self) -> dict[str, float]:
+        return confusion.summarize(self.confusion, foreground=self.labels.foreground)
+
+    def band_summaries(self) -> list[dict[str, float]]:
+        """The figures of every band, narrowest first."""
+        if not self.bands:
+            return []
+        return [confusion.summarize(band, foreground=self.labels.foreground) for band in boundary.bands_of_rings(self.rings)]
+
+    def to_plain(self) -> dict[str, Any]:
+        plain: dict[str, Any] = {**self.summary(), "per_class": self._per_class(self.confusion)}
+        plain["confusion"] = self.confusion.tolist()
+        if self.bands:
+            plain["bands"] = [
+                {"width": width, **summary, "per_class": self._per_class(counts), "confusion": counts.tolist()}
+                for width, summary, counts in zip(
+                    self.bands, self.band_summaries(), boundary.bands_of_rings(self.rings), strict=True
+                )
+            ]
+            starts = (0.0, *self.bands)
+            ends = (*self.bands, math.inf)
+            plain["rings"] = [
+                {"from": start, "to": end, **confusion.summarize(ring, foreground=self.labels.foreground)}
+                for start, end, ring in zip(starts, ends, self.rings, strict=True)
+            ]
+        return plain
+
+    def _per_class(self, counts: np.ndarray) -> list[dict[str, Any]]:
+        rows = zip(self.labels.classes, confusion.class_iou(counts), confusion.class_accuracy(counts), strict=True)
+        return [{"id": info.id, "name": info.name, "iou": iou, "accuracy": accuracy} for info, iou, accuracy in rows]
+
+
+@dataclass
+class Evaluation:
+    """Everything that is known after going through a split."""
+
+    dataset: Dataset
+    split: str
+    trained: TrainedModel | None
+    tallies: dict[str, Tally]  # by predictor: the model's name, "prior"
+    precision: dict[str, dict[str, Any]] = field(default_factory=dict)  # "box", "mask" -> average precision
+    images: int = 0
+    canvas_nonempty: float = math.nan  # share of photographs with anything on the canvas
+    failed: list[str] = field(default_factory=list)
+
+
+def evaluate(
+    trained: TrainedModel | None,
+    *,
+    dataset: str | None,
+    split: str | None,
+    bands: Sequence[float],
+    baseline: str | None,
+    device: torch.device,
+    workers: int,
+    console: Console,
+) -> Evaluation:
+    """Go through a split once, photograph by photograph.
+
+    Args:
+        trained: the model, or None for the baseline alone.
+        dataset, split: in place of the recipe's.
+        bands: widths in px; empty for no boundary bands.
+        baseline: "prior", or None.
+    Raises:
+        InputError: the dataset has other classes than the model, the split is missing, empty or wholly unreadable.
+    """
+    name = dataset or (trained.recipe.dataset if trained else "")
+    source = load_dataset(name)
+    labels = source.labels
+    if trained is not None and trained.labels.to_plain() != labels.to_plain():
+        theirs, ours = ", ".join(trained.labels.names), ", ".join(labels.names)
+        raise InputError(f"{trained.source} was trained for other classes ({theirs}) than {source.source} has ({ours})")
+    split = split or (trained.recipe.val_split if trained else "val")
+    items = source.split(split)
+    document = read_instances(source, split) if trained else None
+
+    predictors = ([trained.name] if trained and trained.model.semantic_head else []) + ([PRIOR] if baseline else [])
+    shape = (len(bands) + 1 if bands else 1, len(labels.classes), len(labels.classes))
+    tallies = {name: Tally(np.zeros(shape, np.int64), tuple(bands), labels) for name in predictors}
+    result = Evaluation(source, split, trained, tallies)
+    prior = _count_prior(source, trained, workers=workers, console=console) if baseline else None
+    ids = {image["file_name"]: image["id"] for image in document["images"]} if document else {}
+    results: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    canvases: list[bool] = []
+
+    read = partial(_read_pair, source)
+    for item, pair, problem in track(console, read_ahead(read, items, workers=workers), split, total=len(items)):
+        if pair is None:
+            result.failed.append(problem)
+            continue
+        image, target = pair
+        result.images += 1
+        if prior is not None:
+            tallies[PRIOR].add(predict_prior(prior, target.shape), target)
+        if trained is None:
+            continue
+        prediction = parse_image(trained.model, image, trained.recipe.input, device=device)
+        if prediction.channels is not None:
+            tallies[trained.name].add(prediction.channels, target)
+        if prediction.canvas is not None:
+            canvases.append(bool((prediction.canvas > 0).any()))
+        image_id = ids.get(item.image.relative_to(source.root).as_posix())
+        if image_id is not None:
+            seen.add(image_id)
+            results += coco_results(prediction, labels, image_id=image_id)
+    if not result.images:
+        raise InputError(f"{source.source}: no usable photograph in split {split}: {result.failed[0]}")
+    if document is not None:
+        result.precision = _average_precision(document, results, seen, labels)
+    result.canvas_nonempty = float(np.mean(canvases)) if canvases else math.nan
+    return result
+
+
+def print_evaluation(result: Evaluation, console: Console) -> None:
+    """The tables on the terminal."""
+    tallies = result.tallies
+    title = f"{result.dataset.name}, split {result.split}, {result.images} photographs (percent)"
+    iou = {name: confusion.class_iou(tally.confusion) for name, tally in tallies.items()}
+    accuracy = {name: confusion.class_accuracy(tally.confusion) for name, tally in tallies.items()}
+    per_class_ap = {kind: figures["per_class"] for kind, figures in result.precision.items()}
+    console.print(classes_table(title, result.dataset.labels, iou, accuracy, per_class_ap))
+    if tallies:
+        console.print(summary_table({name: tally.summary() for name, tally in tallies.items()}))
+        if any(tally.bands for tally in tallies.values()):
+            console.print(bands_table({name: (tally.bands, tally.band_summaries()) for name, tally in tallies.items()}))
+    for kind, figures in result.precision.items():
+        line = "  ".join(f"{key} {100 * figures[key]:.1f}" for key in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
+        console.print(f"{kind} {line}", highlight=False)
+    if not math.isnan(result.canvas_nonempty):
+        console.print(f"photographs with a non-empty canvas: {result.canvas_nonempty:.1%}", highlight=False)
+
+
+def write_evaluation(result: Evaluation, folder: Path) -> list[Path]:
+    """Write `metrics.json` and, with bands, `bands.png`; give the paths."""
+    trained = result.trained
+    plain = {
+        "schema": SCHEMA,
+        "versions": {
+            "imptool": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "definitions": {**confusion.DEFINITIONS, **boundary.DEFINITIONS, **average_precision.DEFINITIONS},
+        "units": "IOU, accuracy, AP and AR are shares, 0..1; null: not a number. Confusion matrices count pixels at the "
+        "photographs' resolution: rows are target classes, columns predicted classes, in the order of per_class.",
+        "dataset": {
+            "name": result.dataset.name,
+            "split": result.split,
+            "photographs": result.images,
+            "left_out": result.failed,
+            **result.dataset.labels.to_plain(),
+        },
+        "model": trained.name if trained else None,
+        "weights": str(trained.source) if trained else None,
+        "recipe": trained.recipe.to_plain() if trained else None,
+        "semantic": {name: tally.to_plain() for name, tally in result.tallies.items()},
+        "average_precision": result.precision,
+        "canvas_nonempty": result.canvas_nonempty,
+    }
+    paths = [folder / "metrics.json"]
+    write_json(paths[0], _without_nan(plain), indent=1)
+    curves = {
+        name: {key: [band[key] for band in tally.band_summaries()] for key in ("miou", "macc")}
+        for name, tally in result.tallies.items()
+        if tally.bands
+    }
+    if curves:
+        paths.append(folder / "bands.png")
+        plot_bands(paths[1], next(iter(result.tallies.values())).bands, curves)
+    return paths
+
+
+def _read_pair(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
+    """Photograph and target channels of an item."""
+    target = dataset.labels.to_channels(dataset.read_labels(item))
+    return read_image(item.image), target
+
+
+def _count_prior(dataset: Dataset, trained: TrainedModel | None, *, workers: int, console: Console) -> np.ndarray:
+    """Count the classes by relative position over the training split."""
+    items = dataset.split(trained.recipe.train_split if trained else "train")
+    labels = dataset.labels
+
+    def count(item: Item) -> np.ndarray:
+        target = labels.to_channels(dataset.read_labels(item))
+        return count_positions(target, num_classes=len(labels.classes), ignore=labels.ignore_channel)
+
+    counted = track(console, read_ahead(count, items, workers=workers), "position prior", total=len(items))
+    return np.asarray(sum(counts for _, counts, _ in counted if counts is not None))
+
+
+def _average_precision(
+    document: dict[str, Any], results: list[dict[str, Any]], seen: set[int], labels: LabelSet
+) -> dict[str, dict[str, Any]]:
+    """Box and mask AP of the things, over the photographs that were evaluated."""
+    things = {labels.ids[channel] for channel in labels.things}
+    ground_truth = {
+        "images": [image for image in document["images"] if image["id"] in seen],
+        "categories": [category for category in document["categories"] if category["id"] in things],
+        "annotations": [row for row in document["annotations"] if row["image_id"] in seen and row["category_id"] in things],
+    }
+    kinds = {"box": "bbox", "mask": "segm"}
+    return {kind: average_precision.average_precision(ground_truth, results, iou_type=name) for kind, name in kinds.items()}
+
+
+def _without_nan(value: Any) -> Any:
+    """Plain values for JSON, which has neither nan nor infinity: null stands for both."""
+    if isinstance(value, dict):
+        return {str(key): _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

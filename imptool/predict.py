@@ -1,0 +1,120 @@
+"""`imptool predict`: every photograph under a folder to a label PNG, an overlay with class names and COCO results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from imptool.checkpoint import TrainedModel
+from imptool.data.coco import coco_document
+from imptool.data.dataset import LabelSet
+from imptool.data.images import find_images, read_image, write_label_map
+from imptool.files import InputError, read_ahead, whole_file, write_json
+from imptool.models.inference import Prediction, coco_results, parse_image
+from imptool.report.overlays import overlay
+from imptool.report.progress import track
+
+
+def predict(
+    trained: TrainedModel, folder: Path, out: Path, *, device: torch.device, workers: int, console: Console
+) -> list[str]:
+    """Parse the photographs under `folder` into `out`; what is wrong with those that could not be read is returned.
+
+    Writes `labels/<name>.png`, `overlays/<name>.jpg`, `predictions.json` (COCO results) and `images.json` (a COCO document
+    without annotations: image id = rank among the sorted relative paths, from 1, and the categories).
+    Raises:
+        InputError: no such folder, no photographs in it, or none that can be read.
+    """
+    if trained.model.semantic_head is None:
+        raise InputError(f"{trained.source} is a {trained.name}: it has no semantic head to parse photographs with")
+    paths = _photographs(folder, out)
+    names = output_names([path.relative_to(folder) for path in paths])
+    ids = {path: rank for rank, path in enumerate(paths, start=1)}
+    labels = trained.labels
+    results: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    problems: list[str] = []
+    found: Counter[str] = Counter()
+    instances: Counter[str] = Counter()
+    try:
+        reading = read_ahead(read_image, paths, workers=workers)
+        for path, image, problem in track(console, reading, "predict", total=len(paths)):
+            if image is None:
+                problems.append(problem)
+                continue
+            prediction = parse_image(trained.model, image, trained.recipe.input, device=device)
+            found.update(_write_maps(image, prediction, labels, out, names[ids[path] - 1]))
+            rows = coco_results(prediction, labels, image_id=ids[path])
+            instances.update(labels.names[labels.things[label - 1]] for label in prediction.labels.tolist())
+            results += rows
+            height, width = prediction.size
+            file_name = path.relative_to(folder).as_posix()
+            images.append({"id": ids[path], "file_name": file_name, "height": height, "width": width})
+        if not images:
+            raise InputError(f"{folder}: none of {len(paths)} photographs could be read: {problems[0]}")
+    finally:  # whatever ends the loop, what is finished can be used
+        if images:
+            write_json(out / "predictions.json", results)
+            categories = [{"id": info.id, "name": info.name, "supercategory": info.group} for info in labels.classes]
+            about = f"photographs parsed by {trained.name}"
+            document = coco_document(images=images, annotations=[], categories=categories, description=about)
+            write_json(out / "images.json", document, indent=1)
+    _print_summary(labels, found, instances, len(images), out, console)
+    return problems
+
+
+def output_names(relative: Sequence[Path]) -> list[str]:
+    """A name without suffix for each photograph: its path without suffix, or with it where two would share one."""
+    names = [path.with_suffix("").as_posix() for path in relative]
+    while True:
+        counts = Counter(name.lower() for name in names)  # some file systems do not tell case apart
+        shared = [index for index, name in enumerate(names) if counts[name.lower()] > 1]
+        longer = [index for index in shared if names[index] != relative[index].as_posix()]
+        if not longer:
+            return names
+        for index in longer:
+            names[index] = relative[index].as_posix()
+
+
+def _photographs(folder: Path, out: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give the folder that holds the photographs")
+    paths = [path for path in find_images(folder) if not path.resolve().is_relative_to(out.resolve())]
+    if not paths:
+        raise InputError(f"{folder} holds no photographs (jpg, png, webp, bmp or tiff)")
+    return paths
+
+
+def _write_maps(image: np.ndarray, prediction: Prediction, labels: LabelSet, out: Path, name: str) -> list[str]:
+    """Write label PNG and overlay; give the names of the classes that were found."""
+    assert prediction.channels is not None
+    ids = labels.to_ids(prediction.channels)
+    write_label_map(out / "labels" / f"{name}.png", ids)
+    names = dict(zip(labels.ids, labels.names, strict=True))
+    picture = overlay(image, ids, class_names=names, background=labels.background)
+    with whole_file(out / "overlays" / f"{name}.jpg") as temporary:
+        Image.fromarray(picture).save(temporary, quality=90)
+    return [names[index] for index in np.unique(ids).tolist() if index != labels.background]
+
+
+def _print_summary(
+    labels: LabelSet, found: Counter[str], instances: Counter[str], images: int, out: Path, console: Console
+) -> None:
+    table = Table("class", title="What was found")
+    table.add_column("photographs", justify="right")
+    table.add_column("instances", justify="right")
+    for channel in labels.foreground:
+        name = labels.names[channel]
+        table.add_row(escape(name), str(found[name]), str(instances[name]))
+    console.print(table)
+    line = f"{images:,} photographs: {out}/labels, {out}/overlays, {out}/predictions.json, {out}/images.json"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,324 @@
+"""`imptool train`: the stages of a recipe, one after the other, with checkpoints to resume from at any iteration."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from imptool.checkpoint import (
+    WEIGHTS,
+    latest_checkpoint,
+    load_checkpoint,
+    load_state,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
+from imptool.data.dataset import Dataset, load_dataset
+from imptool.data.instances import read_instances
+from imptool.data.samples import Sample, TrainingSamples
+from imptool.files import InputError, whole_file
+from imptool.models import build_model, find_model
+from imptool.models.parser import Parser
+from imptool.recipe import Recipe, Solver, Stage, write_recipe
+from imptool.report.progress import ProgressBar
+
+LOG_EVERY = 10  # iterations
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the checkpoint is written, the run can be resumed."""
+
+
+@dataclass
+class TrainResult:
+    """What a run ended with."""
+
+    run: Path
+    seconds: float = 0.0
+    unreadable: dict[str, str] = field(default_factory=dict)  # photograph -> problem
+
+
+@dataclass
+class _Means:
+    """Means of the logged values since the last line of the log."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, values: dict[str, float]) -> None:
+        self.count += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def take(self) -> dict[str, float]:
+        means = {name: total / self.count for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+def train(
+    recipe: Recipe, run: Path, *, device: torch.device, workers: int, console: Console, resume: bool = False
+) -> TrainResult:
+    """Train a recipe into the folder `run`; with `resume`, go on from its newest checkpoint.
+
+    Raises:
+        InputError: the dataset, its instances or a checkpoint cannot be used, or a loss is not finite.
+        Interrupted: after Ctrl-C, once the checkpoint is written.
+    """
+    began = time.monotonic()
+    for stage in recipe.stages.values():
+        find_model(stage.model)
+    dataset = load_dataset(recipe.dataset)
+    document = read_instances(dataset, recipe.train_split)
+    checkpoint = _checkpoint_to_resume(run, recipe, dataset) if resume else None
+    result = TrainResult(run)
+    with _stop_signals() as stop, SummaryWriter(str(run)) as board:
+        write_recipe(run / "recipe.yaml", recipe)
+        passed = list(recipe.stages).index(checkpoint["stage"]) if checkpoint else 0
+        for index, (name, stage) in enumerate(recipe.stages.items()):
+            if index < passed:
+                continue
+            seed = recipe.seed + index
+            torch.manual_seed(seed)
+            samples = TrainingSamples(dataset, recipe.train_split, document, size=recipe.input, seed=seed)
+            console.print(
+                f"stage {name}: {stage.model}, {stage.iterations} iterations of {recipe.solver.batch} "
+                f"from {len(samples)} photographs, on {device}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            model = _start_model(run, recipe, dataset, stage, console, resumed=checkpoint is not None).to(device)
+            job = _StageJob(run, name, stage, recipe, dataset, model, samples, device, workers, console, board, stop, result)
+            job.train(checkpoint)
+            checkpoint = None
+            last = index == len(recipe.stages) - 1
+            save_weights(run / (WEIGHTS if last else f"weights-{name}.safetensors"), model, stage.model, recipe, dataset.labels)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+@dataclass
+class _StageJob:
+    """One stage: the loop, and all that it touches outside."""
+
+    run: Path
+    name: str
+    stage: Stage
+    recipe: Recipe
+    dataset: Dataset
+    model: Parser
+    samples: TrainingSamples
+    device: torch.device
+    workers: int
+    console: Console
+    board: SummaryWriter
+    stop: list[int]
+    result: TrainResult
+
+    def train(self, checkpoint: dict[str, Any] | None) -> None:
+        solver, start = self.recipe.solver, 0
+        base_lr = self.stage.lr or solver.lr
+        optimizer = build_optimizer(self.model, lr=base_lr, momentum=solver.momentum, weight_decay=solver.weight_decay)
+        if checkpoint is not None:
+            start = self._restore(checkpoint, optimizer)
+        self.model.train()
+        means, since = _Means(), time.monotonic()
+        with ProgressBar(self.console, self.name, total=self.stage.iterations, start=start) as bar:
+            for iteration, batch in enumerate(self._batches(start), start=start + 1):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(iteration, base_lr, solver, self.stage.steps)
+                means.add(self._step(iteration, batch, optimizer))
+                if iteration % LOG_EVERY == 0 or iteration == self.stage.iterations:
+                    speed = means.count * solver.batch / (time.monotonic() - since)
+                    values = {**means.take(), "lr": optimizer.param_groups[0]["lr"], "images_per_second": speed}
+                    self._log(iteration, values)
+                    bar.update(iteration, _note(values))
+                    since = time.monotonic()
+                if self.stop or iteration % self.recipe.checkpoint_every == 0 or iteration == self.stage.iterations:
+                    path = self._save(iteration, optimizer)
+                    if self.stop and iteration < self.stage.iterations:
+                        raise Interrupted(f"stopped at iteration {iteration} of stage {self.name}; {path} is written")
+
+    def _step(self, iteration: int, batch: list[Sample], optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """Forward, backward and update; the weights stay as they are when a loss or gradient is not finite."""
+        usable = [sample for sample in batch if not sample.problem]
+        for sample in batch:
+            if sample.problem:
+                self.result.unreadable[sample.name] = sample.problem
+        if not usable:
+            return {}
+        images = [sample.image.to(self.device) for sample in usable]
+        targets = [{key: value.to(self.device) for key, value in sample.target.items()} for sample in usable]
+        losses, canvas = self.model(images, targets)
+        weights = self.recipe.losses.model_dump()
+        total = sum((weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=self.device))
+        values = {name: loss.item() for name, loss in losses.items()} | {"loss": total.item()}
+        names = ", ".join(sample.name for sample in usable)
+        self._check_finite(values, iteration, names)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        limit = self.recipe.solver.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+        self._check_finite({"gradient": norm.item()}, iteration, names)
+        optimizer.step()
+        if canvas is not None:
+            values["canvas_nonempty"] = (canvas.flatten(1).amax(1) > 0).float().mean().item()
+        return values
+
+    def _check_finite(self, values: dict[str, float], iteration: int, names: str) -> None:
+        wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
+        if wrong is None:
+            return
+        kept = latest_checkpoint(self.run)
+        raise InputError(
+            f"{wrong} is {values[wrong]} at iteration {iteration} of stage {self.name}, photographs {names}; "
+            f"{f'the last good checkpoint is {kept}' if kept else 'there is no checkpoint yet'}; "
+            f"lower solver.lr, or set solver.clip_norm, in a new run"
+        )
+
+    def _batches(self, start: int) -> Iterator[list[Sample]]:
+        batch = self.recipe.solver.batch
+        return iter(
+            DataLoader(
+                self.samples,
+                batch_size=batch,
+                sampler=range(start * batch, self.stage.iterations * batch),
+                collate_fn=list,
+                num_workers=self.workers,
+                worker_init_fn=_worker_ignores_interrupt,
+                # Workers draw nothing from it, but the default one would be the model's.
+                generator=torch.Generator(),
+            )
+        )
+
+    def _restore(self, checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
+        load_state(self.model, checkpoint["model"], source=self.run)
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        torch.set_rng_state(checkpoint["rng"])
+        if self.device.type == "cuda" and checkpoint["cuda_rng"]:
+            torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
+        return int(checkpoint["iteration"])
+
+    def _save(self, iteration: int, optimizer: torch.optim.Optimizer) -> Path:
+        return save_checkpoint(
+            self.run,
+            stage=self.name,
+            iteration=iteration,
+            model=self.model,
+            name=self.stage.model,
+            optimizer=optimizer,
+            recipe=self.recipe,
+            labels=self.dataset.labels,
+        )
+
+    def _log(self, iteration: int, values: dict[str, float]) -> None:
+        line = {"stage": self.name, "iteration": iteration, **{name: round(value, 6) for name, value in values.items()}}
+        with (self.run / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(f"{self.name}/{name}", value, iteration)
+
+
+def learning_rate(iteration: int, base: float, solver: Solver, steps: list[int]) -> float:
+    """The learning rate of an iteration (from 1): linear warm-up from a thousandth, then `gamma` at each step passed."""
+    warmup = min(iteration / solver.warmup, 1.0) if solver.warmup else 1.0
+    return base * (0.001 + 0.999 * warmup) * solver.gamma ** sum(iteration > step for step in steps)
+
+
+def build_optimizer(model: torch.nn.Module, *, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    """SGD; biases and norms are not decayed."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+
+
+def _start_model(run: Path, recipe: Recipe, dataset: Dataset, stage: Stage, console: Console, *, resumed: bool) -> Parser:
+    """Build a stage's model: from the backbone's weights, or from those of the stage that it names."""
+    model = build_model(stage.model, recipe, dataset.labels, pretrained=stage.start is None and not resumed)
+    if stage.start is not None and not resumed:
+        path = run / f"weights-{stage.start}.safetensors"
+        new = load_state(model, load_weights(path)[0], source=path, strict=False)
+        parts = ", ".join(sorted({name.split(".")[0] for name in new})) or "nothing"
+        console.print(f"starts from {path}; new: {parts}", highlight=False, soft_wrap=True)
+    return model
+
+
+def _checkpoint_to_resume(run: Path, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """The newest checkpoint of a run, after a look that it belongs to this recipe and these classes."""
+    path = latest_checkpoint(run)
+    if path is None:
+        raise InputError(f"{run} has no checkpoint to resume from: start anew with imptool train RECIPE")
+    checkpoint = load_checkpoint(path)
+    trained = Recipe.model_validate(checkpoint["about"]["recipe"])
+    if trained != recipe:
+        changed = [name for name in Recipe.model_fields if getattr(trained, name) != getattr(recipe, name)]
+        raise InputError(
+            f"{path} was trained with another recipe ({', '.join(changed)} differ): resume {run} itself, or train anew"
+        )
+    if checkpoint["about"]["labels"] != dataset.labels.to_plain():
+        raise InputError(f"{path} was trained for another class list than {dataset.source}: train anew")
+    _cut_log(run / "log.jsonl", list(recipe.stages), checkpoint["stage"], checkpoint["iteration"])
+    return checkpoint
+
+
+def _cut_log(path: Path, stages: list[str], stage: str, iteration: int) -> None:
+    """Leave out of the log what comes after the checkpoint, as it will be done again."""
+    if not path.is_file():
+        return
+    reached = (stages.index(stage), iteration)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue  # a crash may have cut the last line
+            if (stages.index(values["stage"]), values["iteration"]) <= reached:
+                file.write(line + "\n")
+
+
+def _note(values: dict[str, float]) -> str:
+    """The short form of a log line for the progress bar."""
+    note = f"loss {values.get('loss', math.nan):.3f}  {values['images_per_second']:.1f} images/s"
+    return note + (f"  canvas {values['canvas_nonempty']:.0%}" if "canvas_nonempty" in values else "")
+
+
+def _worker_ignores_interrupt(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the main one decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM, so that the iteration ends and a checkpoint is written; a second one stops at once."""
+    received: list[int] = []
+
+    def receive(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.getsignal(number) for number in signals}
+    try:
+        for number in signals:
+            signal.signal(number, receive)
+        yield received
+    finally:
+        for number in signals:
+            signal.signal(number, previous[number])

@@ -1,0 +1,128 @@
+"""`imptool eval`: its figures against other libraries and hand counts, its files, its refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from conftest import run_imptool, write_workplace
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+
+from imptool.data.dataset import load_dataset
+from imptool.data.images import read_image, read_label_map
+
+Imptool = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a drawn dataset and a run trained just long enough to predict something."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("IMPTOOL_DATA", raising=False)
+        write_workplace(folder)
+        run_imptool("convert-instances", "drawn.yaml")
+        run_imptool("train", "tiny.yaml", "--workers", "0", "-o", "stages.full.iterations=12", "-o", "solver.lr=0.02")
+    return folder
+
+
+@pytest.fixture
+def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(trained)
+    monkeypatch.delenv("IMPTOOL_DATA", raising=False)
+    return trained
+
+
+def metrics(folder: Path) -> dict:  # type: ignore[type-arg]
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_figures_are_those_of_other_libraries_on_the_predicted_maps(here: Path, imptool: Imptool) -> None:
+    assert imptool("eval", "--boundary-bands", "--out", "figures").exit_code == 0
+    assert imptool("predict", "data/drawn/images", "--out", "parsed").exit_code == 0
+    items = load_dataset("drawn.yaml").split("val")
+    predicted = np.concatenate([read_label_map(Path(f"parsed/labels/{item.stem}.png")).ravel() for item in items])
+    target = np.concatenate([read_label_map(item.label).ravel() for item in items])
+    ours = metrics(Path("figures"))["semantic"]["panoptic-fpn-imp"]
+    assert ours["confusion"] == confusion_matrix(target, predicted, labels=[0, 1, 2]).tolist()
+    assert ours["pixel_accuracy"] == pytest.approx(accuracy_score(target, predicted))
+    per_class = jaccard_score(target, predicted, labels=[0, 1, 2], average=None)
+    assert [row["iou"] for row in ours["per_class"]] == pytest.approx(per_class)
+    assert ours["miou"] == pytest.approx(per_class[1:].mean())
+    assert ours["miou_with_background"] == pytest.approx(per_class.mean())
+
+
+def test_metrics_file_states_definitions_versions_and_recipe(here: Path, imptool: Imptool) -> None:
+    result = imptool("eval", "--boundary-bands")
+    assert result.exit_code == 0
+    (run,) = Path("runs/tiny").iterdir()
+    written = metrics(run / "eval-val")
+    assert written["schema"] == 1
+    assert {"miou", "macc", "band", "AP"} <= written["definitions"].keys()
+    assert written["versions"].keys() >= {"imptool", "torch"}
+    assert written["recipe"]["stages"]["full"]["iterations"] == 12
+    assert written["average_precision"].keys() == {"box", "mask"}
+    bands = written["semantic"]["panoptic-fpn-imp"]["bands"]
+    assert [band["width"] for band in bands] == [10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400]
+    assert bands[-1]["confusion"] == written["semantic"]["panoptic-fpn-imp"]["confusion"]  # all pixels are within 400 px
+    with Image.open(run / "eval-val" / "bands.png") as picture:
+        assert min(picture.size) > 300
+    assert "non-empty canvas" in result.output
+
+
+def test_prior_needs_no_run_and_is_right_about_maps_that_do_not_change(workplace: Path, imptool: Imptool) -> None:
+    for label in Path("data/drawn/labels").glob("*.png"):
+        Image.fromarray(np.repeat(np.arange(3, dtype=np.uint8), 32 * 72).reshape(96, 72)).save(label)
+    result = imptool("eval", "--baseline", "prior", "--dataset", "drawn.yaml", "--out", "figures")
+    assert result.exit_code == 0, result.output
+    prior = metrics(Path("figures"))["semantic"]["prior"]
+    assert prior["miou"] == prior["pixel_accuracy"] == 1
+
+
+def test_prior_stands_beside_the_model(here: Path, imptool: Imptool) -> None:
+    assert imptool("eval", "--baseline", "prior", "--bands", "1,2.5", "--out", "beside").exit_code == 0
+    assert metrics(Path("beside"))["semantic"].keys() == {"panoptic-fpn-imp", "prior"}
+
+
+def test_broken_photograph_leaves_the_others(here: Path, imptool: Imptool) -> None:
+    broken, other = (item.image for item in load_dataset("drawn.yaml").split("val"))
+    kept = broken.read_bytes()
+    try:
+        broken.write_bytes(kept[: len(kept) // 2])
+        result = imptool("eval", "--out", "one-left")
+        assert result.exit_code == 1
+        assert broken.name in result.output
+        assert metrics(Path("one-left"))["dataset"]["photographs"] == 1
+    finally:
+        broken.write_bytes(kept)
+    assert read_image(other).shape == (96, 72, 3)
+
+
+@pytest.mark.parametrize("bands", ["5,2", "0,3", "a", "3,3", "nan"])
+def test_bands_that_are_not_increasing_widths_are_refused(here: Path, imptool: Imptool, bands: str) -> None:
+    result = imptool("eval", "--bands", bands)
+    assert result.exit_code == 2
+    assert f"--bands {bands}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("eval", "runs"), "runs is no run of imptool train"),
+        (("eval", "--split", "vall"), "did you mean 'val'"),
+        (("eval", "--device", "cuda:7"), "--device cuda:7"),
+        (("predict", "nowhere"), "nowhere is no folder"),
+        (("predict", "instances"), "holds no photographs"),
+    ],
+)
+def test_refusals_are_one_line(here: Path, imptool: Imptool, arguments: tuple[str, ...], words: str) -> None:
+    result = imptool(*arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert result.output.count("\n") <= 2

@@ -1,0 +1,183 @@
+"""The networks: the structure that the paper states, and what flows through them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from imptool.data.dataset import ClassInfo, LabelSet
+from imptool.data.samples import mirror, resized_size
+from imptool.files import InputError
+from imptool.models import build_model
+from imptool.models.parser import Parser, pad_maps, semantic_loss
+from imptool.models.semantic_heads import SemanticFPNHead
+from imptool.recipe import Recipe
+
+# Two things and a stuff class around the background, whose id is not 0.
+LABELS = LabelSet(
+    (
+        ClassInfo(id=9, name="background", thing=False),
+        ClassInfo(id=3, name="coat"),
+        ClassInfo(id=4, name="skin", thing=False),
+        ClassInfo(id=7, name="hat"),
+    ),
+    background=9,
+    ignore=255,
+)
+RECIPE = Recipe.model_validate(
+    {
+        "dataset": "none",
+        "input": {"short_side": 64, "long_side": 96},
+        "backbone": {"name": "resnet18", "weights": "none", "norm": "batch"},
+        "detector": {"proposals_train": 20, "proposals_test": 20, "score_threshold": 0.0, "detections": 4},
+        "stages": {"full": {"model": "panoptic-fpn-imp", "iterations": 1}},
+    }
+)
+
+
+def build(name: str, recipe: Recipe = RECIPE) -> Parser:
+    torch.manual_seed(0)
+    return build_model(name, recipe, LABELS, pretrained=False)
+
+
+def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """Two photographs of different sizes, one with a coat, one without any instance."""
+    masks = torch.zeros(1, 64, 80, dtype=torch.uint8)
+    masks[0, 10:50, 20:60] = 1
+    semantic = masks[0].long()
+    coat = {"boxes": torch.tensor([[20.0, 10, 60, 50]]), "labels": torch.tensor([1]), "masks": masks, "semantic": semantic}
+    nothing = {
+        "boxes": torch.zeros(0, 4),
+        "labels": torch.zeros(0, dtype=torch.int64),
+        "masks": torch.zeros(0, 64, 64, dtype=torch.uint8),
+        "semantic": torch.full((64, 64), 255),
+    }
+    return [torch.rand(3, 64, 80), torch.rand(3, 64, 64)], [coat, nothing]
+
+
+@pytest.mark.parametrize(("name", "extra"), [("panoptic-fpn", 0), ("panoptic-fpn-imp", 2)])
+def test_semantic_head_is_that_of_section_3_2(name: str, extra: int) -> None:
+    head = build(name).semantic_head
+    assert isinstance(head, SemanticFPNHead)
+    convs = [layer for layer in head.convs.modules() if isinstance(layer, nn.Conv2d)]
+    assert [(conv.in_channels, conv.out_channels, conv.kernel_size) for conv in convs] == [
+        (128 + extra, 128, (3, 3)),
+        *[(128, 128, (3, 3))] * 3,
+    ]
+    assert (head.predictor.in_channels, head.predictor.out_channels, head.predictor.kernel_size) == (128, 4, (1, 1))
+    for level, doublings in enumerate((0, 1, 2, 3)):  # P2 is at 1/4 already
+        parts = list(head.levels[str(level)].modules())
+        assert sum(isinstance(part, nn.Upsample) for part in parts) == doublings
+        assert [(part.in_channels, part.out_channels) for part in parts if isinstance(part, nn.Conv2d)] == [
+            (256, 128),
+            *[(128, 128)] * max(doublings - 1, 0),
+        ]
+    everywhere = list(head.modules())
+    assert sum(isinstance(part, nn.GroupNorm) for part in everywhere) == sum(
+        isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3) for part in everywhere
+    )
+
+
+def test_prediction_layers_start_as_normal_with_deviation_001() -> None:
+    model = build("panoptic-fpn-imp")
+    roi_heads = model.detector.roi_heads
+    assert model.semantic_head is not None
+    for layer in (
+        roi_heads.box_predictor.cls_score,
+        roi_heads.box_predictor.bbox_pred,
+        roi_heads.mask_predictor.mask_fcn_logits,
+        model.semantic_head.predictor,
+    ):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.2)
+        assert layer.bias.abs().max() == 0
+
+
+def test_losses_are_those_of_the_parts() -> None:
+    detector = {"rpn_objectness", "rpn_box", "classifier", "box", "mask"}
+    images, targets = batch()
+    for name, expected in (("mask-rcnn", detector), ("panoptic-fpn", detector | {"semantic"})):
+        losses, canvas = build(name).train()(images, targets)
+        assert set(losses) == expected
+        assert canvas is None
+    losses, canvas = build("panoptic-fpn-imp").train()(images, targets)
+    assert canvas is not None
+    assert canvas.shape == (2, 2, 16, 24)  # a quarter of 64x80, padded to 64x96; one layer for each thing
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_semantic_loss_reaches_masks_and_scores_unless_detached(detach: bool) -> None:
+    model = build(
+        "panoptic-fpn-imp", RECIPE.model_copy(update={"projection": RECIPE.projection.model_copy(update={"detach": detach})})
+    )
+    losses, canvas = model.train()(*batch())
+    assert canvas is not None
+    assert canvas.max() > 0  # the case is not empty
+    losses["semantic"].backward()
+    roi_heads = model.detector.roi_heads
+    for layer in (roi_heads.mask_predictor.mask_fcn_logits, roi_heads.box_predictor.cls_score):
+        reached = layer.weight.grad is not None and bool(layer.weight.grad.abs().sum() > 0)
+        assert reached is not detach
+
+
+def test_canvas_holds_the_largest_score_in_the_layer_of_the_class() -> None:
+    model = build("panoptic-fpn-imp")
+    full = torch.ones(1, 1, 28, 28)
+    found = [
+        {"boxes": torch.tensor([[0.0, 0, 32, 32]]), "labels": torch.tensor([2]), "scores": torch.tensor([0.75]), "masks": full},
+        {
+            "boxes": torch.zeros(0, 4),
+            "labels": torch.zeros(0).long(),
+            "scores": torch.zeros(0),
+            "masks": torch.zeros(0, 1, 28, 28),
+        },
+    ]
+    canvas = model.project(found, torch.zeros(2, 256, 16, 24))
+    expected = torch.zeros(2, 2, 16, 24)
+    expected[0, 1, :8, :8] = 0.75  # label 2 is layer 1; a box of 32 px covers 8 canvas pixels
+    torch.testing.assert_close(canvas, expected, rtol=0, atol=0)
+
+
+def test_no_detection_gives_an_empty_canvas_and_a_map() -> None:
+    strict = RECIPE.model_copy(update={"detector": RECIPE.detector.model_copy(update={"score_threshold": 1.0})})
+    found, logits, canvas = build("panoptic-fpn-imp", strict).eval().infer(torch.rand(3, 64, 80))
+    assert len(found["boxes"]) == 0
+    assert logits is not None
+    assert logits.shape == (4, 64, 80)
+    assert canvas is not None
+    assert canvas.abs().sum() == 0
+
+
+def test_semantic_loss_leaves_out_ignored_pixels_and_padding() -> None:
+    logits = torch.randn(1, 4, 8, 8)
+    semantic = torch.randint(0, 4, (6, 5))
+    padded = pad_maps([semantic], (8, 8))
+    expected = nn.functional.cross_entropy(logits[:, :, :6, :5], semantic[None])
+    torch.testing.assert_close(semantic_loss(logits, padded), expected)
+    assert semantic_loss(logits, torch.full((1, 8, 8), 255)) == 0
+
+
+def test_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"panoptic-fpn-inp.*did you mean 'panoptic-fpn-imp'"):
+        build("panoptic-fpn-inp")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((827, 550), (289, 192)), ((550, 827), (192, 289)), ((1000, 100), (320, 32)), ((1, 5000), (1, 320))],
+)
+def test_short_side_is_reached_unless_the_long_side_would_pass_its_limit(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert resized_size(size, short_side=192, long_side=320) == expected
+
+
+def test_mirroring_moves_pixels_boxes_masks_and_map_together() -> None:
+    images, targets = batch()
+    image, target = mirror(images[0], targets[0])
+    assert torch.equal(image, images[0].flip(-1))
+    assert target["boxes"].tolist() == [[20.0, 10.0, 60.0, 50.0]]  # 80 - 60, 80 - 20
+    ys, xs = torch.nonzero(target["masks"][0], as_tuple=True)
+    assert [xs.min().item(), ys.min().item(), xs.max().item() + 1, ys.max().item() + 1] == [20, 10, 60, 50]
+    moved = mirror(images[0], {**targets[0], "boxes": torch.tensor([[0.0, 0, 10, 10]])})[1]["boxes"]
+    assert moved.tolist() == [[70.0, 0.0, 80.0, 10.0]]

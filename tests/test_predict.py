@@ -1,0 +1,163 @@
+"""`imptool predict`: what it writes for photographs of all kinds, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from conftest import TINY, draw_pair
+from PIL import Image
+from pycocotools.coco import COCO
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from imptool.checkpoint import save_weights
+from imptool.data.dataset import ClassInfo, LabelSet
+from imptool.models import build_model
+from imptool.models.inference import Prediction, coco_results
+from imptool.predict import output_names
+from imptool.recipe import load_recipe
+
+Imptool = Callable[..., Result]
+LABELS = LabelSet(
+    (ClassInfo(id=0, name="background", thing=False), ClassInfo(id=5, name="coat"), ClassInfo(id=9, name="hat")), 0, 255
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run with fresh weights that finds something everywhere, in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    recipe = load_recipe("tiny.yaml", ["detector.score_threshold=0.0"])
+    torch.manual_seed(0)
+    folder = Path("runs/tiny/one")
+    save_weights(
+        folder / "weights.safetensors",
+        build_model("panoptic-fpn-imp", recipe, LABELS, pretrained=False),
+        "panoptic-fpn-imp",
+        recipe,
+        LABELS,
+    )
+    return folder
+
+
+def write_photographs(folder: Path) -> None:
+    photograph = Image.fromarray(draw_pair(0)[0])
+    for name, picture in {
+        "a.jpg": photograph,
+        "a.png": photograph,
+        "deep/er/b.JPG": photograph.resize((50, 20)),
+        "grey.png": photograph.convert("L"),
+        "alpha.webp": photograph.convert("RGBA"),
+        "one.bmp": photograph.resize((1, 1)),
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / name)
+
+
+def test_every_photograph_gets_its_files_and_its_rank_as_id(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    Path("photos/notes.txt").write_text("no photograph")
+    result = imptool("predict", "photos")
+    assert result.exit_code == 0, result.output
+    out = Path("predictions/photos")
+    names = {"a.jpg", "a.png", "alpha", "deep/er/b", "grey", "one"}
+    for kind, suffix in (("labels", ".png"), ("overlays", ".jpg")):
+        assert {path.relative_to(out / kind).as_posix() for path in (out / kind).rglob("*.*")} == {
+            f"{name}{suffix}" for name in names
+        }
+    images = json.loads((out / "images.json").read_text())["images"]
+    assert [(image["id"], image["file_name"]) for image in images] == [
+        (1, "a.jpg"),
+        (2, "a.png"),
+        (3, "alpha.webp"),
+        (4, "deep/er/b.JPG"),
+        (5, "grey.png"),
+        (6, "one.bmp"),
+    ]
+    assert (images[3]["height"], images[3]["width"]) == (20, 50)
+    with Image.open(out / "labels/deep/er/b.png") as label:
+        assert (label.mode, label.size) == ("P", (50, 20))
+        assert label.getpalette()[15:18] == [128, 0, 128]  # VOC's colour of id 5
+        assert set(np.unique(np.asarray(label)).tolist()) <= {0, 5, 9}  # ids of the dataset, not channels
+    with Image.open(out / "overlays/a.png.jpg") as overlay:
+        assert overlay.height >= 96
+
+
+def test_results_load_in_pycocotools(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos").exit_code == 0
+    coco = COCO("predictions/photos/images.json")
+    loaded = coco.loadRes("predictions/photos/predictions.json")
+    assert {coco.cats[row["category_id"]]["name"] for row in loaded.anns.values()} <= {"coat", "hat"}
+    for row in loaded.anns.values():
+        image = coco.imgs[row["image_id"]]
+        assert row["segmentation"]["size"] == [image["height"], image["width"]]
+
+
+def test_one_broken_photograph_is_listed_and_costs_nothing_else(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    Path("photos/broken.jpg").write_bytes(Path("photos/a.jpg").read_bytes()[:300])
+    Path("photos/empty.png").write_bytes(b"")
+    result = imptool("predict", "photos")
+    assert result.exit_code == 1
+    assert "broken.jpg is not a readable picture" in result.output
+    assert "empty.png is not a readable picture" in result.output
+    images = json.loads(Path("predictions/photos/images.json").read_text())["images"]
+    assert [image["id"] for image in images] == [1, 2, 3, 5, 7, 8]  # broken.jpg is 4, empty.png is 6
+
+
+def test_results_are_not_overwritten_unasked(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos").exit_code == 0
+    before = Path("predictions/photos/predictions.json").read_bytes()
+    again = imptool("predict", "photos")
+    assert again.exit_code == 2
+    assert "predictions/photos already holds results" in again.output
+    assert imptool("predict", "photos", "--overwrite").exit_code == 0
+    assert Path("predictions/photos/predictions.json").read_bytes() == before  # two runs, equal bytes
+
+
+def test_current_folder_as_input_does_not_parse_its_own_results(run: Path, imptool: Imptool) -> None:
+    Image.fromarray(draw_pair(0)[0]).save("a.jpg")
+    for _ in range(2):
+        assert imptool("predict", ".", "--overwrite").exit_code == 0
+    (document,) = Path("predictions").glob("*/images.json")
+    assert [image["file_name"] for image in json.loads(document.read_text())["images"]] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x/a.jpg", "y/a.jpg"], ["x/a", "y/a"]),
+        (["a.jpg", "a.png"], ["a.jpg", "a.png"]),
+        (["a.jpg", "a.jpg.png", "a.png"], ["a.jpg", "a.jpg.png", "a.png"]),
+        (["A.jpg", "a.png"], ["A.jpg", "a.png"]),
+    ],
+)
+def test_photographs_that_share_a_stem_keep_their_suffix(paths: list[str], names: list[str]) -> None:
+    assert output_names([Path(path) for path in paths]) == names
+
+
+def test_masks_in_results_are_those_that_torchvision_pastes() -> None:
+    torch.manual_seed(0)
+    boxes = torch.tensor([[5.0, 8, 40, 50], [-10, 20, 30, 90], [10.2, 3.7, 11.1, 70.9]] * 4)
+    masks = torch.rand(12, 1, 28, 28)
+    prediction = Prediction((80, 60), None, boxes, torch.tensor([1, 2, 1] * 4), torch.rand(12), masks, None)
+    results = coco_results(prediction, LABELS, image_id=3)
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": 3, "height": 80, "width": 60}],
+        "annotations": [{**row, "id": 1, "iscrowd": 0} for row in results],
+    }
+    expected = paste_masks_in_image(masks, boxes, (80, 60))[:, 0] > 0.5
+    coco.createIndex()
+    for row, mask in zip(coco.dataset["annotations"], expected, strict=True):
+        np.testing.assert_array_equal(coco.annToMask(row), mask.numpy())
+    assert [row["category_id"] for row in results[:3]] == [5, 9, 5]
+    assert results[0]["bbox"] == [5.0, 8.0, 35.0, 42.0]

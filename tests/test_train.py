@@ -1,0 +1,260 @@
+"""Training: stages, resuming to the same bits, stopping, and what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from conftest import write_folder
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+
+import imptool.train as train_module
+from imptool.checkpoint import latest_checkpoint, load_run, load_state, newest_run
+from imptool.data.dataset import load_dataset
+from imptool.data.instances import read_instances
+from imptool.data.samples import TrainingSamples
+from imptool.files import InputError
+from imptool.models import build_model
+from imptool.recipe import Solver, load_recipe
+from imptool.train import build_optimizer, learning_rate, train
+
+Imptool = Callable[..., Result]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def converted(workplace: Path, imptool: Imptool) -> Path:
+    assert imptool("convert-instances", "drawn.yaml").exit_code == 0
+    return workplace
+
+
+def train_tiny(run: str, *overrides: str, resume: bool = False) -> Path:
+    train(load_recipe("tiny.yaml", overrides), Path(run), device=CPU, workers=0, console=Console(quiet=True), resume=resume)
+    return Path(run)
+
+
+def test_stages_run_in_order_and_leave_the_files_of_a_run(converted: Path, imptool: Imptool) -> None:
+    result = imptool("train", "tiny.yaml", "--out", "run", "--workers", "0", "--seed", "3")
+    assert result.exit_code == 0, result.output
+    assert "new: semantic_head" in result.output
+    lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["detector", "full"]
+    assert lines[1].keys() >= {"iteration", "loss", "rpn_box", "mask", "semantic", "lr", "images_per_second", "canvas_nonempty"}
+    assert 0 <= lines[1]["canvas_nonempty"] <= 1
+    assert load_recipe("run/recipe.yaml").seed == 3
+    assert list(Path("run").glob("events.out.tfevents*"))
+    detector, full = (load_file(Path("run") / name) for name in ("weights-detector.safetensors", "weights.safetensors"))
+    assert {key for key in full if key not in detector} == {key for key in full if key.startswith("semantic_head")}
+    with pytest.raises(InputError, match="no trained run under runs"):
+        newest_run()
+
+
+@pytest.mark.parametrize("stopped_at", [2, 4, 6])  # inside stage 1, at its end, inside stage 2
+def test_resumed_run_ends_with_the_same_bits(converted: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int) -> None:
+    whole = train_tiny("whole")
+    steps = 0
+    original = train_module._StageJob._step
+
+    def interrupt(job, iteration, batch, optimizer):  # type: ignore[no-untyped-def]
+        nonlocal steps
+        if steps == stopped_at:
+            raise RuntimeError("the power fails")
+        steps += 1
+        return original(job, iteration, batch, optimizer)
+
+    monkeypatch.setattr(train_module._StageJob, "_step", interrupt)
+    with pytest.raises(RuntimeError, match="power"):
+        train_tiny("cut")
+    monkeypatch.undo()
+    os.chdir(converted)
+    train_tiny("cut", resume=True)
+    expected, got = load_file(whole / "weights.safetensors"), load_file(Path("cut/weights.safetensors"))
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    log = [(line["stage"], line["iteration"]) for line in map(json.loads, Path("cut/log.jsonl").read_text().splitlines())]
+    assert log == [("detector", 4), ("full", 4)]
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(converted: Path) -> None:
+    command = [sys.executable, "-m", "imptool", "train", "tiny.yaml", "-o", "stages.detector.iterations=100000", "--out", "run"]
+    with subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(Path("run").glob("checkpoint-*.pt")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "imptool train run --resume" in errors
+    assert "Traceback" not in errors
+    assert latest_checkpoint(Path("run")) is not None
+    assert not list(Path("run").glob(".unfinished-*"))
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    converted: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = train_module.Parser.forward
+    calls = 0
+
+    def poisoned(model, images, targets):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        losses, canvas = original(model, images, targets)
+        return ({**losses, "mask": losses["mask"] * float("nan")} if calls == 4 else losses), canvas
+
+    monkeypatch.setattr(train_module.Parser, "forward", poisoned)
+    result = imptool("train", "tiny.yaml", "--out", "run", "--workers", "0")
+    assert result.exit_code == 2
+    assert "mask is nan at iteration 4 of stage detector, photographs 00" in result.output
+    assert "checkpoint-detector-0000002.pt" in result.output
+    kept = latest_checkpoint(Path("run"))
+    assert kept is not None
+    state = torch.load(kept, weights_only=True)
+    assert state["iteration"] == 2
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_photograph_that_cannot_be_read_is_left_out_and_listed(converted: Path, imptool: Imptool) -> None:
+    broken = load_dataset("drawn.yaml").split("train")[0].image
+    broken.write_bytes(broken.read_bytes()[:200])
+    result = imptool("train", "tiny.yaml", "--out", "run", "--workers", "0")
+    assert result.exit_code == 1
+    assert broken.name in result.output
+    assert Path("run/weights.safetensors").is_file()
+
+
+def test_samples_cover_every_photograph_once_an_epoch_and_do_not_depend_on_history(converted: Path) -> None:
+    dataset, recipe = load_dataset("drawn.yaml"), load_recipe("tiny.yaml")
+    document = read_instances(dataset, "train")
+
+    def samples() -> TrainingSamples:
+        return TrainingSamples(dataset, "train", document, size=recipe.input, seed=5)
+
+    stems = sorted(item.stem for item in dataset.split("train"))
+    forward, backward = samples(), samples()
+    names = [forward[position].name for position in range(8)]
+    assert sorted(names[:4]) == sorted(names[4:]) == stems
+    for position in reversed(range(8)):
+        one, other = forward[position], backward[position]
+        assert one.name == names[position]
+        assert torch.equal(one.image, other.image)
+        assert all(torch.equal(one.target[key], other.target[key]) for key in one.target)
+
+
+def test_sample_holds_what_was_drawn(converted: Path) -> None:
+    dataset = load_dataset("drawn.yaml")
+    recipe = load_recipe("tiny.yaml", ["input.flip=0", "input.short_side=72", "input.long_side=96"])  # the drawn size
+    sample = TrainingSamples(dataset, "train", read_instances(dataset, "train"), size=recipe.input, seed=0)[0]
+    label = torch.from_numpy(np.array(Image.open(f"data/drawn/labels/{sample.name}.png")))
+    assert torch.equal(sample.target["semantic"], label.long())
+    assert sample.target["labels"].tolist() == [1, 2]
+    for box, mask, value in zip(sample.target["boxes"], sample.target["masks"], (1, 2), strict=True):
+        assert torch.equal(mask.bool(), label == value)
+        ys, xs = torch.nonzero(label == value, as_tuple=True)
+        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+
+
+def test_learning_rate_warms_up_and_steps_down() -> None:
+    solver = Solver(warmup=10, gamma=0.1)
+    rates = [learning_rate(iteration, 1.0, solver, [20, 30]) for iteration in (5, 10, 20, 21, 31)]
+    assert rates == pytest.approx([0.5005, 1.0, 1.0, 0.1, 0.01])
+
+
+def test_weight_decay_leaves_norms_and_biases_alone() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    decayed, plain = build_optimizer(model, lr=0.1, momentum=0.9, weight_decay=0.5).param_groups
+    assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(4, 3, 1, 1)]
+    assert decayed["weight_decay"] == 0.5
+    assert len(plain["params"]) == 3
+    assert plain["weight_decay"] == 0
+
+
+def test_output_that_holds_a_run_is_refused(converted: Path, imptool: Imptool) -> None:
+    Path("run").mkdir()
+    Path("run/log.jsonl").write_text("mine")
+    result = imptool("train", "tiny.yaml", "--out", "run")
+    assert result.exit_code == 2
+    assert "run already holds results" in result.output
+    assert Path("run/log.jsonl").read_text() == "mine"
+
+
+def test_missing_instances_say_how_to_make_them(workplace: Path, imptool: Imptool) -> None:
+    result = imptool("train", "tiny.yaml")
+    assert result.exit_code == 2
+    assert "imptool convert-instances drawn.yaml" in result.output
+    assert not Path("runs").exists()
+
+
+def test_checkpoint_of_another_recipe_model_or_class_list_is_refused(converted: Path, imptool: Imptool) -> None:
+    train_tiny("run")
+    changed = imptool("train", "tiny.yaml", "-o", "solver.lr=0.5", "--resume", "--out", "run")
+    assert changed.exit_code == 2
+    assert "another recipe (solver" in changed.output
+    classes = Path("data/drawn/classes.txt")
+    classes.write_text(classes.read_text() + "\nshoe")
+    for arguments in (("eval", "run"), ("train", "run", "--resume")):
+        result = imptool(*arguments)
+        assert result.exit_code == 2, result.output
+        assert "class" in result.output
+        assert len(result.output.strip().splitlines()) <= 2
+    model = build_model("mask-rcnn", load_recipe("tiny.yaml"), load_run(Path("run"), device=CPU).labels, pretrained=False)
+    with pytest.raises(InputError, match="weights of another model or class list"):
+        load_state(model, load_file("run/weights.safetensors"), source=Path("run/weights.safetensors"))
+
+
+def test_recipe_trains_on_another_dataset_with_its_classes(workplace: Path, imptool: Imptool) -> None:
+    write_folder(workplace / "data" / "other")
+    (workplace / "data" / "other" / "classes.txt").write_text("background\nparka\ncap\nglove")
+    (workplace / "other.yaml").write_text(
+        "layout: folder\nroot: ./data/other\nrandom_splits: {seed: 2, sizes: {val: 2}, rest: train}\n"
+    )
+    assert imptool("convert-instances", "other.yaml").exit_code == 0
+    result = imptool(
+        "train",
+        "tiny.yaml",
+        "--dataset",
+        "other.yaml",
+        "--workers",
+        "0",
+        "-o",
+        "stages.detector.iterations=1",
+        "-o",
+        "stages.full.iterations=1",
+    )
+    assert result.exit_code == 0, result.output
+    assert load_run(newest_run(), device=CPU).labels.names == ["background", "parka", "cap", "glove"]
+
+
+def test_newest_run_is_the_newest_with_a_usable_model(converted: Path) -> None:
+    finished = train_tiny("runs/tiny/a")
+    for name, stage in (("b", "detector"), ("c", None)):
+        unfinished = Path("runs/tiny") / name
+        unfinished.mkdir()
+        (unfinished / "recipe.yaml").write_text((finished / "recipe.yaml").read_text())
+        if stage:
+            (unfinished / f"checkpoint-{stage}-0000002.pt").write_bytes(b"")
+    assert newest_run() == finished
+    assert newest_run("tiny", unfinished=True) == Path("runs/tiny/b")
+
+
+def test_damaged_weights_are_told_in_one_line(converted: Path, imptool: Imptool) -> None:
+    run = train_tiny("run")
+    weights = run / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    result = imptool("eval", "run")
+    assert result.exit_code == 2
+    assert "run/weights.safetensors is no weights file of imptool, or is damaged" in result.output
