@@ -29,6 +29,9 @@ class _OneLine(click.ClickException):
 class _Group(click.Group):
     """Turns a user's mistake into one line on stderr and exit code 2, and Ctrl-C into 130."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of the work
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -80,7 +83,7 @@ def main() -> None:
 def convert_instances_command(
     dataset: str | None, out: Path | None, connectivity: str, min_area: int, workers: int, overwrite: bool
 ) -> None:
-    """Turn label maps into instances: every connected component of a class is one.
+    """Turn label maps into instances. Every connected component of a class is one.
 
     DATASET is a dataset YAML, the name of one that comes with imptool, or a folder with images/ (or photos/) and
     labels/; without it, the one in the current folder.
@@ -128,7 +131,7 @@ def train_command(
     device: str,
     workers: int,
 ) -> None:
-    """Train a recipe: its stages one after the other. Ctrl-C leaves a checkpoint, --resume goes on from it.
+    """Train the stages of a recipe. Ctrl-C leaves a checkpoint, --resume goes on from it.
 
     RECIPE is a recipe YAML or the name of one that comes with imptool.
 
@@ -155,9 +158,8 @@ def train_command(
         run = run or out or newest_run(Path(recipe).stem, unfinished=True)
     else:
         run = out or Path("runs", Path(recipe).stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-        check_free(run, overwrite=False)
+        check_free(run, overwrite=None)
     console = _console()
-    _say(console, f"run {run}")
     try:
         result = train(loaded, run, device=choose_device(device), workers=workers, console=console, resume=resume)
     except Interrupted as stop:
@@ -196,7 +198,7 @@ def eval_command(
     device: str,
     workers: int,
 ) -> None:
-    """Measure a run on its val split, at the photographs' own resolution: IOU, accuracy, box and mask AP.
+    """Measure a run on its val split. IOU, accuracy, box and mask AP, at the photographs' own resolution.
 
     RUN is a run folder; without it, the newest under runs/.
 
@@ -235,7 +237,7 @@ def eval_command(
 @_device
 @_workers
 def predict_command(folder: Path, run: Path | None, out: Path | None, overwrite: bool, device: str, workers: int) -> None:
-    """Parse every photograph under a folder: label PNGs, overlays with class names, COCO results.
+    """Parse the photographs under a folder. Writes label PNGs, overlays with class names, COCO results.
 
     \b
     imptool predict my-photographs/

@@ -25,7 +25,8 @@ def convert_instances(
     Args:
         out: a folder, or for a dataset of one split a file that ends in .json.
     Raises:
-        InputError: a result is there already and `overwrite` was not asked for, or a split has no usable photograph.
+        InputError: a result is there already and `overwrite` was not asked for, a split is empty, or no photograph of the
+            whole dataset can be used.
     """
     paths = _output_paths(dataset, out)
     existing = [path for path in paths.values() if path.exists()]
@@ -37,10 +38,12 @@ def convert_instances(
     for split, items in dataset.splits.items():
         progress = partial(track, console, title=split, total=len(items))
         result = convert_split(dataset, split, connectivity=connectivity, min_area=min_area, workers=workers, track=progress)
-        if not result.document["images"]:
-            raise InputError(f"{dataset.source}: no usable photograph in split {split}: {result.failed[0]}")
-        write_coco(paths[split], result.document)
+        if result.document["images"]:
+            write_coco(paths[split], result.document)
         results[split] = result
+    failed = [problem for result in results.values() for problem in result.failed]
+    if not any(result.document["images"] for result in results.values()):
+        raise InputError(f"{dataset.source}: none of its {len(failed)} photographs can be used; the first: {failed[0]}")
     _print_summary(dataset, results, paths, console)
     return results
 
@@ -48,7 +51,9 @@ def convert_instances(
 def _output_paths(dataset: Dataset, out: Path | None) -> dict[str, Path]:
     if out is None:
         return {split: instances_path(dataset, split) for split in dataset.splits}
-    if out.suffix == ".json":
+    if out.is_file() and out.suffix != ".json":
+        raise InputError(f"--out {out} is a file: give a folder, or a name that ends in .json")
+    if out.suffix == ".json" and not out.is_dir():
         if len(dataset.splits) > 1:
             raise InputError(f"--out {out} is one file, {dataset.name} has {len(dataset.splits)} splits: give a folder")
         return dict.fromkeys(dataset.splits, out)
@@ -72,6 +77,8 @@ def _print_summary(dataset: Dataset, results: dict[str, ConvertedSplit], paths: 
     for split, result in results.items():
         images, instances = len(result.document["images"]), len(result.document["annotations"])
         line = f"{paths[split]}: {images:,} photographs, {instances:,} instances"
+        if not images:
+            line = f"{paths[split]}: not written, no photograph of this split can be used"
         if result.dropped:
             line += f"; {result.dropped:,} components under --min-area dropped"
         console.print(line, highlight=False, markup=False, soft_wrap=True)

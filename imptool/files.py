@@ -6,8 +6,9 @@ import difflib
 import json
 import os
 import re
+import reprlib
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,7 +56,14 @@ def find_yaml(source: str, shipped: Path) -> Path | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text; people mean a number."""
+    """YAML 1.1 takes 1e-3 for text, where people mean a number; and PyYAML keeps the last of two equal keys in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key '{twice[0]}' is there twice")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
@@ -63,7 +71,10 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\
 
 def parse_yaml(text: str) -> Any:
     """Plain values from YAML text; yaml.YAMLError when it is none."""
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ValueError as error:  # 2026-02-30 looks like a date
+        raise yaml.YAMLError(str(error)) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -85,8 +96,10 @@ def parse_strict(model: type[StrictModel], value: Any, *, source: str) -> Strict
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"] if part != "[key]")
         message = re.sub(r"^Value error, ", "", first["msg"])
+        if first["type"] not in ("value_error", "missing"):
+            message += f", found {reprlib.repr(first['input'])}"
         raise InputError(f"{source}: {place + ': ' if place else ''}{message}") from error
 
 
@@ -119,12 +132,13 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
         file.write("\n")
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """InputError when an output folder already holds results and `overwrite` was not asked for."""
+def check_free(path: Path, *, overwrite: bool | None) -> None:
+    """InputError when an output folder holds results and `overwrite` was not asked for; None: there is no such switch."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, not a folder: choose another --out")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"{path} already holds results: choose another --out, or remove it")
+        way_out = "choose another --out" if overwrite is None else "add --overwrite, or choose another --out"
+        raise InputError(f"{path} already holds results: {way_out}")
 
 
 def read_ahead(

@@ -139,17 +139,20 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_yaml(source, RECIPES)
     if path is None:
-        known = [shipped.stem for shipped in RECIPES.glob("*.yaml")]
-        raise InputError(f"no recipe {source}{nearest(Path(source).stem, known)}")
+        raise InputError(f"no recipe {source}{_shipped_recipes(source)}")
     values = _read_extended(path, ())
     for override in overrides:
         _override(values, override)
-    return parse_strict(Recipe, values, source=str(path))
+    return parse_strict(Recipe, values, source=" -o ".join([str(path), *overrides]))
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(yaml.safe_dump(recipe.to_plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _shipped_recipes(misspelt: str) -> str:
+    return nearest(Path(misspelt).stem, [path.stem for path in RECIPES.glob("*.yaml")])
 
 
 def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -159,9 +162,10 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("extends", None)
     if base is None:
         return values
-    base_path = path.parent / str(base)
-    if not base_path.is_file():
-        raise InputError(f"{path}: extends: no file {base_path}")
+    beside = path.parent / str(base)
+    base_path = beside if beside.is_file() else find_yaml(str(base), RECIPES)
+    if base_path is None:
+        raise InputError(f"{path}: extends: no file {beside}{_shipped_recipes(str(base))}")
     return _merge(_read_extended(base_path, (*seen, path.resolve())), values)
 
 

@@ -30,7 +30,7 @@ from imptool.checkpoint import (
 from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances
 from imptool.data.samples import Sample, TrainingSamples
-from imptool.files import InputError, whole_file
+from imptool.files import InputError, parse_strict, whole_file
 from imptool.models import build_model, find_model
 from imptool.models.parser import Parser
 from imptool.recipe import Recipe, Solver, Stage, write_recipe
@@ -86,8 +86,7 @@ def train(
     document = read_instances(dataset, recipe.train_split)
     checkpoint = _checkpoint_to_resume(run, recipe, dataset) if resume else None
     result = TrainResult(run)
-    with _stop_signals() as stop, SummaryWriter(str(run)) as board:
-        write_recipe(run / "recipe.yaml", recipe)
+    with _stop_signals() as stop:
         passed = list(recipe.stages).index(checkpoint["stage"]) if checkpoint else 0
         for index, (name, stage) in enumerate(recipe.stages.items()):
             if index < passed:
@@ -95,14 +94,15 @@ def train(
             seed = recipe.seed + index
             torch.manual_seed(seed)
             samples = TrainingSamples(dataset, recipe.train_split, document, size=recipe.input, seed=seed)
+            model = _start_model(run, recipe, dataset, stage, console, resumed=checkpoint is not None).to(device)
+            write_recipe(run / "recipe.yaml", recipe)  # only now: a model that cannot be built leaves no run behind
             console.print(
-                f"stage {name}: {stage.model}, {stage.iterations} iterations of {recipe.solver.batch} "
+                f"{run}, stage {name}: {stage.model}, {stage.iterations} iterations of {recipe.solver.batch} "
                 f"from {len(samples)} photographs, on {device}",
                 highlight=False,
                 soft_wrap=True,
             )
-            model = _start_model(run, recipe, dataset, stage, console, resumed=checkpoint is not None).to(device)
-            job = _StageJob(run, name, stage, recipe, dataset, model, samples, device, workers, console, board, stop, result)
+            job = _StageJob(run, name, stage, recipe, dataset, model, samples, device, workers, console, stop, result)
             job.train(checkpoint)
             checkpoint = None
             last = index == len(recipe.stages) - 1
@@ -125,7 +125,6 @@ class _StageJob:
     device: torch.device
     workers: int
     console: Console
-    board: SummaryWriter
     stop: list[int]
     result: TrainResult
 
@@ -136,8 +135,9 @@ class _StageJob:
         if checkpoint is not None:
             start = self._restore(checkpoint, optimizer)
         self.model.train()
-        means, since = _Means(), time.monotonic()
-        with ProgressBar(self.console, self.name, total=self.stage.iterations, start=start) as bar:
+        means, since, note = _Means(), time.monotonic(), ""
+        progress = ProgressBar(self.console, self.name, total=self.stage.iterations, start=start)
+        with SummaryWriter(str(self.run)) as board, progress as bar:
             for iteration, batch in enumerate(self._batches(start), start=start + 1):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(iteration, base_lr, solver, self.stage.steps)
@@ -145,9 +145,9 @@ class _StageJob:
                 if iteration % LOG_EVERY == 0 or iteration == self.stage.iterations:
                     speed = means.count * solver.batch / (time.monotonic() - since)
                     values = {**means.take(), "lr": optimizer.param_groups[0]["lr"], "images_per_second": speed}
-                    self._log(iteration, values)
-                    bar.update(iteration, _note(values))
-                    since = time.monotonic()
+                    self._log(iteration, values, board)
+                    note, since = _note(values), time.monotonic()
+                bar.update(iteration, note)
                 if self.stop or iteration % self.recipe.checkpoint_every == 0 or iteration == self.stage.iterations:
                     path = self._save(iteration, optimizer)
                     if self.stop and iteration < self.stage.iterations:
@@ -159,6 +159,8 @@ class _StageJob:
         for sample in batch:
             if sample.problem:
                 self.result.unreadable[sample.name] = sample.problem
+        if len(self.result.unreadable) == len(self.samples):
+            raise InputError(f"none of the photographs can be read, such as: {batch[0].problem}")
         if not usable:
             return {}
         images = [sample.image.to(self.device) for sample in usable]
@@ -225,12 +227,12 @@ class _StageJob:
             labels=self.dataset.labels,
         )
 
-    def _log(self, iteration: int, values: dict[str, float]) -> None:
+    def _log(self, iteration: int, values: dict[str, float], board: SummaryWriter) -> None:
         line = {"stage": self.name, "iteration": iteration, **{name: round(value, 6) for name, value in values.items()}}
         with (self.run / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for name, value in values.items():
-            self.board.add_scalar(f"{self.name}/{name}", value, iteration)
+            board.add_scalar(f"{self.name}/{name}", value, iteration)
 
 
 def learning_rate(iteration: int, base: float, solver: Solver, steps: list[int]) -> float:
@@ -256,7 +258,7 @@ def _start_model(run: Path, recipe: Recipe, dataset: Dataset, stage: Stage, cons
         path = run / f"weights-{stage.start}.safetensors"
         new = load_state(model, load_weights(path)[0], source=path, strict=False)
         parts = ", ".join(sorted({name.split(".")[0] for name in new})) or "nothing"
-        console.print(f"starts from {path}; new: {parts}", highlight=False, soft_wrap=True)
+        console.print(f"{stage.model} starts from {path}; new: {parts}", highlight=False, soft_wrap=True)
     return model
 
 
@@ -266,7 +268,7 @@ def _checkpoint_to_resume(run: Path, recipe: Recipe, dataset: Dataset) -> dict[s
     if path is None:
         raise InputError(f"{run} has no checkpoint to resume from: start anew with imptool train RECIPE")
     checkpoint = load_checkpoint(path)
-    trained = Recipe.model_validate(checkpoint["about"]["recipe"])
+    trained = parse_strict(Recipe, checkpoint["about"]["recipe"], source=str(path))
     if trained != recipe:
         changed = [name for name in Recipe.model_fields if getattr(trained, name) != getattr(recipe, name)]
         raise InputError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -39,9 +39,18 @@ class RandomSplits(Strict):
     """
 
     seed: int
-    sizes: dict[str, int]
+    sizes: dict[str, Annotated[int, Field(ge=1)]]
     rest: str
     together: list[list[str]] = []  # stems that must not be torn apart, such as one photograph annotated twice
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> RandomSplits:
+        if self.rest in self.sizes:
+            raise ValueError(f"rest: '{self.rest}' has a size already: give it another name, or leave it out of sizes")
+        twice = [stem for stem, count in Counter(stem for group in self.together for stem in group).items() if count > 1]
+        if twice:
+            raise ValueError(f"together: '{twice[0]}' is there twice: write all that belongs together in one list")
+        return self
 
 
 class DatasetFile(Strict):
@@ -53,8 +62,8 @@ class DatasetFile(Strict):
     classes: list[ClassInfo] | None = None
     background: int | None = None
     ignore: int = Field(default=255, ge=0, le=MAX_ID)
-    remap: dict[int, int] = {}
-    splits: dict[str, str] | None = None
+    remap: dict[Annotated[int, Field(ge=0, le=MAX_ID)], int] = {}
+    splits: dict[str, str] | None = Field(default=None, min_length=1)
     random_splits: RandomSplits | None = None
 
     @model_validator(mode="after")
@@ -63,6 +72,14 @@ class DatasetFile(Strict):
             raise ValueError("give splits or random_splits, not both")
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout '{self.layout}'{nearest(self.layout, LAYOUTS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_files_stay_in_their_folder(self) -> DatasetFile:
+        drawn = [*self.random_splits.sizes, self.random_splits.rest] if self.random_splits else []
+        for name in (self.name, *(self.splits or ()), *drawn):
+            if name is not None and (not name or name.startswith(".") or not set("/\\\0").isdisjoint(name)):
+                raise ValueError(f"'{name}' becomes the name of a file: write it without / or \\ and without a leading dot")
         return self
 
 
@@ -197,15 +214,15 @@ def load_dataset(source: str | Path) -> Dataset:
 
 
 def find_dataset_here(folder: Path) -> Path:
-    """The dataset a folder holds: the folder itself, or the one dataset YAML in it; InputError says what was looked for."""
-    if (folder / "labels").is_dir() and any((folder / name).is_dir() for name in ("images", "photos")):
-        return folder
+    """The dataset a folder holds: the one dataset YAML in it, else the folder itself; InputError says what was looked for."""
     found = [path for path in sorted(folder.glob("*.y*ml")) if _looks_like_dataset(path)]
     if len(found) == 1:
         return found[0]
     example = "for example: imptool convert-instances path/to/dataset"
     if found:
         raise InputError(f"several dataset YAMLs here ({', '.join(path.name for path in found)}): name one, {example}")
+    if (folder / "labels").is_dir() and any((folder / name).is_dir() for name in ("images", "photos")):
+        return folder
     raise InputError(
         f"no dataset in {folder.resolve()}: looked for images/ or photos/ beside labels/, and for a dataset YAML; {example}"
     )
@@ -243,13 +260,16 @@ def _yaml_dataset(path: Path) -> Dataset:
 def _find_root(path: Path, root: str) -> Path:
     """A root with a leading dot lies beside the YAML; any other relative root under $IMPTOOL_DATA."""
     data = Path(os.environ.get("IMPTOOL_DATA", "data"))
-    found = path.parent / root if root.startswith(".") else data / root
-    if not found.is_dir():
-        raise InputError(
-            f"{path}: root: no folder {found}; set IMPTOOL_DATA to the folder that holds {root}/, "
-            f"or write ./{root} for a folder beside the YAML"
-        )
-    return found
+    beside = root.startswith(".")
+    found = path.parent / root if beside else data / root
+    if found.is_dir():
+        return found
+    if beside or Path(root).is_absolute():
+        raise InputError(f"{path}: root: no folder {found}")
+    raise InputError(
+        f"{path}: root: no folder {found}; set IMPTOOL_DATA to the folder that holds {root}/, "
+        f"or write ./{root} for a folder beside the YAML"
+    )
 
 
 def _label_set(classes: Sequence[ClassInfo], *, background: int | None, ignore: int, source: str) -> LabelSet:
@@ -266,7 +286,7 @@ def _label_set(classes: Sequence[ClassInfo], *, background: int | None, ignore: 
         raise InputError(f"{source}: background: {background} is not among the class ids")
     ordered = sorted(classes, key=lambda info: info.id != background)
     if all(info.id == background for info in ordered):
-        raise InputError(f"{source}: there is no class but the background")
+        raise InputError(f"{source}: there is no class but the background (id {ignore} is ignored)")
     return LabelSet(tuple(ordered), background, ignore)
 
 
@@ -287,11 +307,16 @@ def _read_class_list(root: Path) -> list[ClassInfo] | None:
 def _scan_classes(items: Sequence[Item]) -> list[ClassInfo]:
     """Without a class list: the ids that occur; 0 is the background and 255 ignored, by custom."""
     found: set[int] = set()
+    problems: list[str] = []  # told when the item's turn comes, if one of the others is good
     for item in items:
         try:
-            found |= {int(value) for value in np.unique(read_label_map(item.label))} if not item.problem else set()
-        except InputError:
-            continue  # told when the item's turn comes
+            if item.problem:
+                raise InputError(item.problem)
+            found |= {int(value) for value in np.unique(read_label_map(item.label))}
+        except InputError as error:
+            problems.append(str(error))
+    if len(problems) == len(items):
+        raise InputError(f"none of the {len(items)} label maps can be used; the first: {problems[0]}")
     found -= {255}
     return [ClassInfo(id=0, name="background")] + [ClassInfo(id=value, name=f"class {value}") for value in sorted(found - {0})]
 
@@ -309,9 +334,10 @@ def _listed_split(items: list[Item], path: Path) -> tuple[Item, ...]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list of stems: {error}") from error
-    by_stem = {item.stem: item for item in items}
-    names = {line: line if line in by_stem else Path(line).with_suffix("").as_posix() for line in lines}
+        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"{path} cannot be read as a list of stems: {reason}") from error
+    by_stem = {item.stem: item for item in reversed(items)}  # of two photographs with one stem the first is usable
+    names = {line: line if line in by_stem else os.path.splitext(line)[0] for line in lines}
     missing = [line for line, stem in names.items() if stem not in by_stem]
     if missing:
         raise InputError(

@@ -44,9 +44,9 @@ def check_image(path: Path) -> tuple[int, int]:
     """Decode a photograph as cheaply as its format allows and give its (height, width) after EXIF orientation."""
     with _opened(path) as image:
         width, height = image.size
-        swapped = image.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS
         image.draft("RGB", (max(width // 8, 1), max(height // 8, 1)))  # JPEG: an eighth of the work, truncation still shows
         image.load()
+        swapped = image.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS  # after load, which turns TIFFs itself
     return (width, height) if swapped else (height, width)
 
 

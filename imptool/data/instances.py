@@ -54,7 +54,7 @@ def categories(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def image_ids(dataset: Dataset) -> dict[str, int]:
-    """An id for every photograph: its rank among the sorted stems of the whole dataset, from 1, so that splits can be joined."""
+    """An id for every photograph: its rank from 1 among the sorted stems of the whole dataset, so that splits can be joined."""
     stems = sorted({item.stem for items in dataset.splits.values() for item in items})
     return {stem: rank for rank, stem in enumerate(stems, start=1)}
 

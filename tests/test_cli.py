@@ -1,0 +1,52 @@
+"""The door: help, exit codes, and that nothing is undocumented."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import Result
+from conftest import PROJECT
+
+import imptool.convert_instances as imptool_convert
+from imptool.cli import main
+
+Imptool = Callable[..., Result]
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(name: str, imptool: Imptool) -> None:
+    text = imptool(name, "--help").output
+    assert f"  imptool {name} " in text
+    assert all(parameter.help for parameter in main.commands[name].params if isinstance(parameter, click.Option))
+    assert f"imptool {name} " in (PROJECT / "README.md").read_text()
+
+
+def test_help_lists_the_commands_in_the_order_of_the_work(imptool: Imptool) -> None:
+    text = imptool("--help").output
+    listed = text[text.index("Commands:") :]
+    places = [listed.index(f"  {name} ") for name in ("convert-instances", "train", "eval", "predict")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "instances/drawn/val.json"), 2, "instances/drawn/val.json: No space"),
+        (KeyboardInterrupt(), 130, "what was finished is kept"),
+    ],
+)
+def test_full_disk_and_ctrl_c_end_in_one_line(
+    workplace: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch, raised: BaseException, code: int, words: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(imptool_convert, "write_coco", fail)
+    result = imptool("convert-instances", "drawn.yaml")
+    assert result.exit_code == code
+    assert words in result.output
+    assert "Traceback" not in result.output

@@ -1,0 +1,204 @@
+"""Recipes: inheritance, overrides, and every mistake in one line that names the nearest right word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imptool.files import RECIPES, InputError
+from imptool.recipe import Recipe, load_recipe, write_recipe
+
+BASE = """
+dataset: ccp
+solver: {batch: 4, lr: 0.02, clip_norm: 10}
+stages:
+  detector: {model: mask-rcnn, iterations: 10}
+  full: {model: panoptic-fpn-imp, from: detector, iterations: 20, steps: [15]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _recipes_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(BASE)
+
+
+def written(text: str, *overrides: str) -> Recipe:
+    Path("mine.yaml").write_text(text)
+    return load_recipe("mine.yaml", overrides)
+
+
+# --- what comes with imptool ---
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_that_comes_with_imptool_loads_and_its_dataset_does_too(path: Path) -> None:
+    recipe = load_recipe(str(path))
+    assert load_recipe(path.stem) == load_recipe(f"recipes/{path.name}") == recipe
+    assert (RECIPES / "datasets" / f"{recipe.dataset}.yaml").is_file()
+
+
+def test_the_defaults_are_those_of_maskrcnn_benchmark() -> None:
+    recipe = load_recipe("base.yaml")
+    assert (recipe.input.short_side, recipe.input.long_side, recipe.solver.momentum) == (800, 1333, 0.9)
+    assert (recipe.solver.weight_decay, recipe.solver.warmup, recipe.solver.gamma) == (0.0001, 500, 0.1)
+    assert (recipe.detector.score_threshold, recipe.detector.nms_threshold, recipe.detector.detections) == (0.05, 0.5, 100)
+    assert set(recipe.losses.model_dump().values()) == {1.0}
+
+
+# --- extends ---
+
+
+def test_extends_merges_sections_key_by_key() -> None:
+    recipe = written("extends: base.yaml\nsolver: {lr: 0.5}\nseed: 3\n")
+    assert (recipe.solver.lr, recipe.solver.batch, recipe.solver.clip_norm, recipe.seed) == (0.5, 4, 10.0, 3)
+    assert list(recipe.stages) == ["detector", "full"]
+
+
+def test_stages_are_given_whole() -> None:
+    recipe = written("extends: base.yaml\nstages: {full: {model: panoptic-fpn, iterations: 7}}\n")
+    assert list(recipe.stages) == ["full"]
+    assert (recipe.stages["full"].start, recipe.stages["full"].steps) == (None, [])
+
+
+def test_extends_follows_a_chain_through_folders() -> None:
+    Path("deep").mkdir()
+    Path("deep/middle.yaml").write_text("extends: ../base.yaml\nsolver: {lr: 0.5}\n")
+    recipe = written("extends: deep/middle.yaml\nsolver: {batch: 1}\n")
+    assert (recipe.solver.lr, recipe.solver.batch, recipe.dataset) == (0.5, 1, "ccp")
+
+
+def test_extends_finds_a_recipe_that_comes_with_imptool() -> None:
+    shipped = load_recipe("ccp_small")
+    assert written("extends: ccp_small\nseed: 5\n") == shipped.model_copy(update={"seed": 5})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("extends: bse.yaml\n", "mine.yaml: extends: no file bse.yaml"),
+        ("extends: cpp_small\n", "mine.yaml: extends: no file cpp_small; did you mean 'ccp_small'?"),
+        ("extends: mine.yaml\n", "mine.yaml: extends leads back to itself"),
+        ("extends: other.yaml\n", "extends leads back to itself"),
+    ],
+)
+def test_a_base_that_is_missing_or_extends_its_heir_is_one_line(text: str, line: str) -> None:
+    Path("other.yaml").write_text("extends: mine.yaml\n")
+    with pytest.raises(InputError) as raised:
+        written(text)
+    assert line in str(raised.value)
+
+
+# --- overrides ---
+
+
+def test_overrides_win_over_the_file_and_in_their_order() -> None:
+    overrides = ("solver.lr=1e-3", "stages.full.iterations=5", "backbone.name=resnet18", "solver.lr=2E-3", "solver.clip_norm=")
+    recipe = written("extends: base.yaml\nsolver: {lr: 1}\n", *overrides)
+    assert (recipe.solver.lr, recipe.solver.batch, recipe.solver.clip_norm) == (0.002, 4, None)
+    assert (recipe.stages["full"].iterations, recipe.stages["full"].start) == (5, "detector")
+    assert recipe.backbone.name == "resnet18"
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1E-3", "1.e-3", "+1e-3", "0.001", "1.0e-3"])
+def test_a_number_may_be_written_with_an_exponent(number: str) -> None:
+    assert load_recipe("base.yaml", [f"solver.lr={number}"]).solver.lr == 0.001
+    assert written(f"extends: base.yaml\nsolver: {{lr: {number}}}\n").solver.lr == 0.001
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("slover.lr=1", "base.yaml -o slover.lr=1: unknown key 'slover'; did you mean 'solver'?"),
+        ("solver.rl=1", "base.yaml -o solver.rl=1: solver: unknown key 'rl'"),
+        ("stages.full.iteration=1", "stages.full: unknown key 'iteration'; did you mean 'iterations'?"),
+        ("solver.lr", "-o solver.lr: write key=value, such as -o solver.lr=0.01"),
+        ("=3", "-o =3: write key=value"),
+        ("dataset.name=x", "-o dataset.name=x: dataset is a value, not a section"),
+        ("stages={", "-o stages={: '{' is not a YAML value"),
+        ("dataset=2026-02-30", "-o dataset=2026-02-30: '2026-02-30' is not a YAML value"),
+        ("solver.lr=fast", "solver.lr: Input should be a valid number, found 'fast'"),
+    ],
+)
+def test_a_mistake_in_an_override_is_one_line_that_shows_it(override: str, line: str) -> None:
+    with pytest.raises(InputError) as raised:
+        load_recipe("base.yaml", [override])
+    assert line in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("extends: base.yaml\nsolvr: {}\n", "mine.yaml: unknown key 'solvr'; did you mean 'solver'?"),
+        ("extends: base.yaml\nsolver: {moment: 1}\n", "mine.yaml: solver: unknown key 'moment'; did you mean 'momentum'?"),
+        ("extends: base.yaml\nsolver: 5\n", "solver: Input should be a valid dictionary or instance of Solver, found 5"),
+        ("extends: base.yaml\nsolver: {batch: 2.5}\n", "solver.batch: Input should be a valid integer, found 2.5"),
+        ("extends: base.yaml\nsolver: {lr: '0.1'}\n", "solver.lr: Input should be a valid number, found '0.1'"),
+        ("extends: base.yaml\nsolver: {lr: 0}\n", "solver.lr: Input should be greater than 0, found 0"),
+        ("extends: base.yaml\nbackbone: {name: resnet9}\n", "found 'resnet9'"),
+        ("extends: base.yaml\nbackbone: {weights: none}\n", "backbone: norm: frozen needs pretrained weights"),
+        ("extends: base.yaml\ndetector: {anchor_sizes: [8, 16]}\n", "at least 5 items after validation, not 2"),
+        ("extends: base.yaml\nseed: 1\nseed: 2\n", "line 1: the key 'seed' is there twice"),
+        ("extends: base.yaml\nstages: {}\n", "stages: Dictionary should have at least 1 item"),
+        ("stages: {full: {model: panoptic-fpn, iterations: 1}}\n", "mine.yaml: dataset: Field required"),
+        (
+            "dataset: ccp\nstages: {full: {model: a, iterations: 1, from: detector}}\n",
+            "stages.full.from: 'detector' is no earlier stage",
+        ),
+        (
+            "dataset: ccp\nstages: {detector: {model: a, iterations: 1}, full: {model: a, iterations: 1, from: detectr}}\n",
+            "stages.full.from: 'detectr' is no earlier stage; did you mean 'detector'?",
+        ),
+        (
+            "dataset: ccp\nstages: {full: {model: a, iterations: 1, start: detector}}\n",
+            "stages.full: unknown key 'start'",
+        ),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_one_line(text: str, line: str) -> None:
+    with pytest.raises(InputError) as raised:
+        written(text)
+    assert line in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"no recipe cpp_small\.yaml; did you mean 'ccp_small'\?"):
+        load_recipe("cpp_small.yaml")
+
+
+# --- round trip ---
+
+
+def test_plain_values_make_the_recipe_again() -> None:
+    recipe = load_recipe("ccp_small")
+    assert Recipe.model_validate(recipe.to_plain()) == recipe
+    assert recipe.to_plain()["stages"]["full"]["from"] == "detector"
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lr=st.floats(1e-12, 1e12),
+    clip=st.none() | st.floats(1e-6, 1e6),
+    text=st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable()),
+    steps=st.lists(st.integers(0, 99), max_size=3),
+)
+def test_a_written_recipe_is_read_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, lr: float, clip: float | None, text: str, steps: list[int]
+) -> None:
+    values = yaml.safe_load(BASE)
+    values["dataset"] = text
+    values["solver"] |= {"lr": lr, "clip_norm": clip}
+    values["stages"]["full"]["steps"] = steps
+    recipe = Recipe.model_validate(values)
+    path = tmp_path_factory.mktemp("run") / "recipe.yaml"
+    write_recipe(path, recipe)
+    assert load_recipe(str(path)) == recipe
