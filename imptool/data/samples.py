@@ -107,7 +107,7 @@ class TrainingSamples(TorchDataset[Sample]):
 def instance_target(
     annotations: Sequence[Mapping[str, Any]], labels: LabelSet, *, from_size: tuple[int, ...], to_size: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
-    """COCO annotations -> boxes, labels and masks of the things at the resized size; instances that vanish there are left out."""
+    """COCO annotations -> boxes, labels and masks of the things at the resized size, without instances that vanish there."""
     label_of_id = {labels.ids[channel]: label for label, channel in enumerate(labels.things, start=1)}
     scale = np.array([to_size[1] / from_size[1], to_size[0] / from_size[0]] * 2)
     boxes, kept, masks = [], [], []
