@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ class TrainedModel:
 def save_checkpoint(
     run: Path,
     *,
+    device: torch.device,
     stage: str,
     iteration: int,
     model: Parser,
@@ -44,6 +48,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     labels: LabelSet,
+    unreadable: dict[str, str],
 ) -> Path:
     """Write a checkpoint that a run resumes to the same bits from, then remove the older ones."""
     path = run / f"checkpoint-{stage}-{iteration:07d}.pt"
@@ -53,10 +58,11 @@ def save_checkpoint(
         "about": _about(name, recipe, labels),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "unreadable": unreadable,
         "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
-    with whole_file(path) as temporary:
+    with _whole_file(path) as temporary:
         torch.save(state, temporary)
     for older in set(run.glob("checkpoint-*.pt")) - {path}:
         older.unlink()
@@ -81,7 +87,7 @@ def latest_checkpoint(run: Path, stage: str = "*") -> Path | None:
 def save_weights(path: Path, model: Parser, name: str, recipe: Recipe, labels: LabelSet) -> None:
     """Write a model's weights with its name, recipe, classes and version in the metadata."""
     state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
-    with whole_file(path) as temporary:
+    with _whole_file(path) as temporary:
         save_file(state, temporary, metadata={"imptool": json.dumps(_about(name, recipe, labels))})
 
 
@@ -97,7 +103,16 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path, strict: bool = True) -> list[str]:
-    """Load weights into a model; InputError when they belong to another one. Returns the names that the model kept as new."""
+    """Load weights into a model; returns the names of the tensors that the model kept as new.
+
+    Args:
+        strict: every tensor must be there and fit; else those that are missing or of another shape stay new.
+    Raises:
+        InputError: the weights belong to another model or class list.
+    """
+    if not strict:
+        own = model.state_dict()
+        state = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     try:
         return list(model.load_state_dict(state, strict=strict).missing_keys)
     except RuntimeError as error:
@@ -127,16 +142,19 @@ def load_run(run: Path, *, device: torch.device) -> TrainedModel:
     return TrainedModel(model.eval().to(device), about["model"], recipe, labels, path)
 
 
-def newest_run(recipe_name: str = "*", *, unfinished: bool = False) -> Path:
+def newest_run(recipe_name: str = "", *, unfinished: bool = False) -> Path:
     """The newest run under runs/: one with a usable model, or (`unfinished`) one that can be resumed."""
     found = []
-    for folder in RUNS.glob(f"{recipe_name}/*/"):
+    folders = {path.parent for pattern in (WEIGHTS, "checkpoint-*.pt") for path in RUNS.rglob(pattern)}
+    for folder in folders:
+        if recipe_name not in ("", folder.parent.name):
+            continue
         path = _resumable_file(folder) if unfinished else _usable_file(folder)
         if path is not None:
             found.append((path.stat().st_mtime_ns, folder))
     if not found:
         kind = "run to resume" if unfinished else "trained run"
-        raise InputError(f"no {kind} under {RUNS}/{'' if recipe_name == '*' else recipe_name}: imptool train RECIPE makes one")
+        raise InputError(f"no {kind} under {RUNS}/{recipe_name}: imptool train RECIPE makes one")
     return max(found)[1]
 
 
@@ -152,6 +170,18 @@ def _usable_file(run: Path) -> Path | None:
 
 def _resumable_file(run: Path) -> Path | None:
     return None if (run / WEIGHTS).is_file() else latest_checkpoint(run)
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """`whole_file`, where a full disk is an OSError also from the writers of tensors."""
+    with whole_file(path) as temporary:
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # older checkpoints are removed next: a power cut must not take both
+        except (RuntimeError, SafetensorError) as error:
+            raise OSError(errno.EIO, " ".join(str(error).split())[:160], str(path)) from error
 
 
 def _about(name: str, recipe: Recipe, labels: LabelSet) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def train_command(
 )
 @click.option("--split", help="In place of the recipe's val split.")
 @click.option("--dataset", help="In place of the recipe's dataset; with --baseline, no RUN is needed.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: <run>/eval-<split>]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: <run>/eval-<split>, replaced]")
 @_device
 @_workers
 def eval_command(
@@ -210,6 +210,7 @@ def eval_command(
     """
     from imptool.checkpoint import load_run, newest_run
     from imptool.evaluate import evaluate, print_evaluation, write_evaluation
+    from imptool.files import check_free
     from imptool.metrics.boundary import BANDS
     from imptool.models.inference import choose_device
 
@@ -219,12 +220,14 @@ def eval_command(
     trained = None if prior_only else load_run(run or newest_run(), device=place)
     if trained is not None:
         _say(console, f"{trained.name} from {trained.source}, on {place}")
+    if out is not None:
+        check_free(out, overwrite=None)
     result = evaluate(
         trained, dataset=dataset, split=split, bands=widths, baseline=baseline, device=place, workers=workers, console=console
     )
-    folder = out or (trained.source.parent if trained else Path()) / f"eval-{result.split}"
     print_evaluation(result, console)
-    for path in write_evaluation(result, folder):
+    folder = out or (trained.source.parent / f"eval-{result.split}" if trained else None)
+    for path in write_evaluation(result, folder) if folder else ():
         _say(console, str(path))
     _exit_with_failures(result.failed)
 

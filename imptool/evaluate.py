@@ -6,7 +6,7 @@ import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ from imptool import __version__
 from imptool.checkpoint import TrainedModel
 from imptool.data.dataset import Dataset, LabelSet, load_dataset
 from imptool.data.images import read_image
-from imptool.data.instances import read_instances
+from imptool.data.instances import file_name, read_instances
 from imptool.data.layouts import Item
 from imptool.files import InputError, read_ahead, write_json
 from imptool.metrics import average_precision, boundary, confusion
-from imptool.metrics.prior import count_positions, predict_prior
-from imptool.models.inference import coco_results, parse_image
+from imptool.metrics.prior import GRID, count_positions, predict_prior
+from imptool.models.inference import Prediction, coco_results, parse_image
 from imptool.report.plots import plot_bands
 from imptool.report.progress import track
-from imptool.report.tables import bands_table, classes_table, summary_table
+from imptool.report.tables import bands_table, classes_table, percent, summary_table
 
 SCHEMA = 1  # of metrics.json
 PRIOR = "prior"
@@ -88,6 +88,41 @@ class Tally:
 
 
 @dataclass
+class InstanceTally:
+    """The model's instances beside the converted ones, as far as the photographs have been gone through."""
+
+    document: dict[str, Any]  # COCO, the whole split
+    labels: LabelSet
+    results: list[dict[str, Any]] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)  # image ids
+
+    @cached_property
+    def _image_ids(self) -> dict[str, int]:
+        return {image["file_name"]: image["id"] for image in self.document["images"]}
+
+    def add(self, file_name: str, prediction: Prediction) -> None:
+        """Add what was found in a photograph; one that was left out of the conversion is left out here."""
+        image_id = self._image_ids.get(file_name)
+        if image_id is not None:
+            self.seen.add(image_id)
+            self.results += coco_results(prediction, self.labels, image_id=image_id)
+
+    def precision(self) -> dict[str, dict[str, Any]]:
+        """Box and mask AP of the things, over the photographs that were added."""
+        things = {self.labels.ids[channel] for channel in self.labels.things}
+        images, rows = self.document["images"], self.document["annotations"]
+        ground_truth = {
+            "images": [image for image in images if image["id"] in self.seen],
+            "categories": [category for category in self.document["categories"] if category["id"] in things],
+            "annotations": [row for row in rows if row["image_id"] in self.seen and row["category_id"] in things],
+        }
+        kinds = {"box": "bbox", "mask": "segm"}
+        return {
+            kind: average_precision.average_precision(ground_truth, self.results, iou_type=name) for kind, name in kinds.items()
+        }
+
+
+@dataclass
 class Evaluation:
     """Everything that is known after going through a split."""
 
@@ -119,27 +154,25 @@ def evaluate(
         dataset, split: in place of the recipe's.
         bands: widths in px; empty for no boundary bands.
         baseline: "prior", or None.
+    Returns:
+        The sums over the split; what could not be read is in `failed`.
     Raises:
         InputError: the dataset has other classes than the model, the split is missing, empty or wholly unreadable.
     """
     name = dataset or (trained.recipe.dataset if trained else "")
     source = load_dataset(name)
     labels = source.labels
-    if trained is not None and trained.labels.to_plain() != labels.to_plain():
-        theirs, ours = ", ".join(trained.labels.names), ", ".join(labels.names)
-        raise InputError(f"{trained.source} was trained for other classes ({theirs}) than {source.source} has ({ours})")
+    if trained is not None and (difference := trained.labels.difference(labels)):
+        raise InputError(f"{trained.source} was trained for other classes than {source.source} has: {difference}")
     split = split or (trained.recipe.val_split if trained else "val")
     items = source.split(split)
-    document = read_instances(source, split) if trained else None
+    instances = InstanceTally(read_instances(source, split), labels) if trained else None
 
     predictors = ([trained.name] if trained and trained.model.semantic_head else []) + ([PRIOR] if baseline else [])
     shape = (len(bands) + 1 if bands else 1, len(labels.classes), len(labels.classes))
     tallies = {name: Tally(np.zeros(shape, np.int64), tuple(bands), labels) for name in predictors}
     result = Evaluation(source, split, trained, tallies)
-    prior = _count_prior(source, trained, workers=workers, console=console) if baseline else None
-    ids = {image["file_name"]: image["id"] for image in document["images"]} if document else {}
-    results: list[dict[str, Any]] = []
-    seen: set[int] = set()
+    prior = _count_prior(result, trained, workers=workers, console=console) if baseline else None
     canvases: list[bool] = []
 
     read = partial(_read_pair, source)
@@ -151,21 +184,19 @@ def evaluate(
         result.images += 1
         if prior is not None:
             tallies[PRIOR].add(predict_prior(prior, target.shape), target)
-        if trained is None:
+        if trained is None or instances is None:
             continue
         prediction = parse_image(trained.model, image, trained.recipe.input, device=device)
+        instances.add(file_name(source, item), prediction)
         if prediction.channels is not None:
             tallies[trained.name].add(prediction.channels, target)
         if prediction.canvas is not None:
             canvases.append(bool((prediction.canvas > 0).any()))
-        image_id = ids.get(item.image.relative_to(source.root).as_posix())
-        if image_id is not None:
-            seen.add(image_id)
-            results += coco_results(prediction, labels, image_id=image_id)
     if not result.images:
-        raise InputError(f"{source.source}: no usable photograph in split {split}: {result.failed[0]}")
-    if document is not None:
-        result.precision = _average_precision(document, results, seen, labels)
+        raise InputError(
+            f"{source.source}: none of the {len(items)} photographs of split {split} can be used; the first: {result.failed[0]}"
+        )
+    result.precision = instances.precision() if instances else {}
     result.canvas_nonempty = float(np.mean(canvases)) if canvases else math.nan
     return result
 
@@ -183,7 +214,7 @@ def print_evaluation(result: Evaluation, console: Console) -> None:
         if any(tally.bands for tally in tallies.values()):
             console.print(bands_table({name: (tally.bands, tally.band_summaries()) for name, tally in tallies.items()}))
     for kind, figures in result.precision.items():
-        line = "  ".join(f"{key} {100 * figures[key]:.1f}" for key in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
+        line = "  ".join(f"{key} {percent(figures[key])}" for key in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
         console.print(f"{kind} {line}", highlight=False)
     if not math.isnan(result.canvas_nonempty):
         console.print(f"photographs with a non-empty canvas: {result.canvas_nonempty:.1%}", highlight=False)
@@ -225,6 +256,7 @@ def write_evaluation(result: Evaluation, folder: Path) -> list[Path]:
         for name, tally in result.tallies.items()
         if tally.bands
     }
+    (folder / "bands.png").unlink(missing_ok=True)  # of an earlier evaluation with bands
     if curves:
         paths.append(folder / "bands.png")
         plot_bands(paths[1], next(iter(result.tallies.values())).bands, curves)
@@ -237,8 +269,9 @@ def _read_pair(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
     return read_image(item.image), target
 
 
-def _count_prior(dataset: Dataset, trained: TrainedModel | None, *, workers: int, console: Console) -> np.ndarray:
-    """Count the classes by relative position over the training split."""
+def _count_prior(result: Evaluation, trained: TrainedModel | None, *, workers: int, console: Console) -> np.ndarray:
+    """Count the classes by relative position over the training split: [C, gh, gw]."""
+    dataset = result.dataset
     items = dataset.split(trained.recipe.train_split if trained else "train")
     labels = dataset.labels
 
@@ -246,22 +279,15 @@ def _count_prior(dataset: Dataset, trained: TrainedModel | None, *, workers: int
         target = labels.to_channels(dataset.read_labels(item))
         return count_positions(target, num_classes=len(labels.classes), ignore=labels.ignore_channel)
 
-    counted = track(console, read_ahead(count, items, workers=workers), "position prior", total=len(items))
-    return np.asarray(sum(counts for _, counts, _ in counted if counts is not None))
-
-
-def _average_precision(
-    document: dict[str, Any], results: list[dict[str, Any]], seen: set[int], labels: LabelSet
-) -> dict[str, dict[str, Any]]:
-    """Box and mask AP of the things, over the photographs that were evaluated."""
-    things = {labels.ids[channel] for channel in labels.things}
-    ground_truth = {
-        "images": [image for image in document["images"] if image["id"] in seen],
-        "categories": [category for category in document["categories"] if category["id"] in things],
-        "annotations": [row for row in document["annotations"] if row["image_id"] in seen and row["category_id"] in things],
-    }
-    kinds = {"box": "bbox", "mask": "segm"}
-    return {kind: average_precision.average_precision(ground_truth, results, iou_type=name) for kind, name in kinds.items()}
+    total = np.zeros((len(labels.classes), *GRID), np.int64)
+    for _, counts, problem in track(console, read_ahead(count, items, workers=workers), "position prior", total=len(items)):
+        if counts is None:
+            result.failed.append(problem)
+        else:
+            total += counts
+    if not total.any():
+        raise InputError(f"{dataset.source}: the position prior has nothing to count in {len(items)} training photographs")
+    return total
 
 
 def _without_nan(value: Any) -> Any:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 RECIPES = Path(__file__).parent / "recipes"  # travels in the wheel; the checkout's recipes/ is a link to it
 
@@ -41,6 +41,17 @@ class Strict(BaseModel):
         return value
 
 
+def _check_file_name(name: str) -> str:
+    if not name or name.startswith(".") or not set('/\\\0*?[]"<>|:').isdisjoint(name):
+        raise ValueError(
+            f"'{name}' becomes part of a file's name: write it without any of / \\ * ? [ ] < > | : \" or a leading dot"
+        )
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_check_file_name)]
+"""A name from a YAML that becomes part of a file's name; names from files are never trusted as paths."""
+
 StrictModel = TypeVar("StrictModel", bound=Strict)
 Element = TypeVar("Element")
 Value = TypeVar("Value")
@@ -51,7 +62,11 @@ def find_yaml(source: str, shipped: Path) -> Path | None:
     path = Path(source)
     if path.is_file():
         return path
-    beneath = RECIPES / path.relative_to("recipes") if path.parts[:1] == ("recipes",) else shipped / f"{source}.yaml"
+    beneath = (
+        RECIPES / path.relative_to("recipes")
+        if path.parts[:1] == ("recipes",)
+        else shipped / f"{source.removesuffix('.yaml')}.yaml"
+    )
     return beneath if ".." not in path.parts and beneath.is_file() else None
 
 

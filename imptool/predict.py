@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ from imptool.report.progress import track
 def predict(
     trained: TrainedModel, folder: Path, out: Path, *, device: torch.device, workers: int, console: Console
 ) -> list[str]:
-    """Parse the photographs under `folder` into `out`; what is wrong with those that could not be read is returned.
+    """Parse the photographs under `folder` into `out`, replacing results that an earlier run left there.
+
+    Returns what is wrong with each photograph that could not be read.
 
     Writes `labels/<name>.png`, `overlays/<name>.jpg`, `predictions.json` (COCO results) and `images.json` (a COCO document
     without annotations: image id = rank among the sorted relative paths, from 1, and the categories).
@@ -36,7 +39,9 @@ def predict(
     """
     if trained.model.semantic_head is None:
         raise InputError(f"{trained.source} is a {trained.name}: it has no semantic head to parse photographs with")
+    _check_own(out)
     paths = _photographs(folder, out)
+    _remove_results(out)
     names = output_names([path.relative_to(folder) for path in paths])
     ids = {path: rank for rank, path in enumerate(paths, start=1)}
     labels = trained.labels
@@ -92,6 +97,20 @@ def _photographs(folder: Path, out: Path) -> list[Path]:
     if not paths:
         raise InputError(f"{folder} holds no photographs (jpg, png, webp, bmp or tiff)")
     return paths
+
+
+def _check_own(out: Path) -> None:
+    """InputError when a folder holds anything but an earlier run's results, which alone may be replaced."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "predictions.json").is_file():
+        raise InputError(f"{out} holds something else than the results of imptool predict: choose another --out")
+
+
+def _remove_results(out: Path) -> None:
+    """Remove an earlier run's results: its maps would be mixed with the new ones."""
+    for name in ("labels", "overlays"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("predictions.json", "images.json"):
+        (out / name).unlink(missing_ok=True)
 
 
 def _write_maps(image: np.ndarray, prediction: Prediction, labels: LabelSet, out: Path, name: str) -> list[str]:

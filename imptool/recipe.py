@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from imptool.files import (
     RECIPES,
+    FileName,
     InputError,
     Strict,
     find_yaml,
@@ -50,15 +51,15 @@ class Detector(Strict):
     """Mask R-CNN's sizes; the defaults are those of maskrcnn-benchmark, on which the paper builds."""
 
     anchor_sizes: list[int] = Field(default=[32, 64, 128, 256, 512], min_length=5, max_length=5)  # px, P2..P6
-    proposals_train: int = 2000
-    proposals_test: int = 1000
-    proposals_before_nms_train: int = 2000
-    proposals_before_nms_test: int = 1000
-    rois_per_image: int = 512
-    box_features: int = 1024
+    proposals_train: int = Field(default=2000, ge=1)
+    proposals_test: int = Field(default=1000, ge=1)
+    proposals_before_nms_train: int = Field(default=2000, ge=1)
+    proposals_before_nms_test: int = Field(default=1000, ge=1)
+    rois_per_image: int = Field(default=512, ge=1)
+    box_features: int = Field(default=1024, ge=1)
     mask_channels: list[int] = Field(default=[256, 256, 256, 256], min_length=1)
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.5
+    score_threshold: float = Field(default=0.05, ge=0, le=1)
+    nms_threshold: float = Field(default=0.5, gt=0, le=1)
     detections: int = Field(default=100, ge=1)
 
 
@@ -83,11 +84,11 @@ class Solver(Strict):
     """SGD with momentum; `lr` is for `batch` images an iteration."""
 
     batch: int = Field(default=8, ge=1)
-    lr: float = Field(default=0.01, gt=0)
-    momentum: float = 0.9
-    weight_decay: float = 0.0001
+    lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0001, ge=0, allow_inf_nan=False)
     warmup: int = Field(default=500, ge=0)  # iterations in which lr grows linearly from a thousandth
-    gamma: float = 0.1  # the learning rate is multiplied by this at each of a stage's `steps`
+    gamma: float = Field(default=0.1, gt=0, le=1)  # the learning rate is multiplied by this at each of a stage's `steps`
     clip_norm: float | None = Field(default=None, gt=0)
 
 
@@ -113,9 +114,9 @@ class Recipe(Strict):
     projection: Projection = Projection()
     losses: Losses = Losses()
     solver: Solver = Solver()
-    stages: dict[str, Stage] = Field(min_length=1)
+    stages: dict[FileName, Stage] = Field(min_length=1)
     checkpoint_every: int = Field(default=1000, ge=1)  # iterations
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _stages_start_from_earlier_ones(self) -> Recipe:
@@ -183,7 +184,9 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise InputError(f"-o {override}: write key=value, such as -o solver.lr=0.01")
     *parents, last = key.split(".")
-    for parent in parents:
+    for depth, parent in enumerate(parents):
+        if depth == 1 and parents[0] == "stages" and parent not in values:
+            raise InputError(f"-o {override}: there is no stage '{parent}'{nearest(parent, values)}")
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise InputError(f"-o {override}: {parent} is a value, not a section")

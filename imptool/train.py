@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from imptool.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from imptool.data.dataset import Dataset, load_dataset
+from imptool.data.dataset import Dataset, LabelSet, load_dataset
 from imptool.data.instances import read_instances
 from imptool.data.samples import Sample, TrainingSamples
 from imptool.files import InputError, parse_strict, whole_file
@@ -47,27 +48,26 @@ class Interrupted(Exception):
 class TrainResult:
     """What a run ended with."""
 
-    run: Path
     seconds: float = 0.0
     unreadable: dict[str, str] = field(default_factory=dict)  # photograph -> problem
 
 
 @dataclass
-class _Means:
-    """Means of the logged values since the last line of the log."""
+class _Logged:
+    """What came up since the last line of the log."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    count: int = 0
+    values: dict[str, list[float]] = field(default_factory=dict)
+    images: int = 0
+    since: float = field(default_factory=time.monotonic)
 
-    def add(self, values: dict[str, float]) -> None:
-        self.count += 1
+    def add(self, values: dict[str, float], *, images: int) -> None:
+        self.images += images
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.values.setdefault(name, []).append(value)
 
-    def take(self) -> dict[str, float]:
-        means = {name: total / self.count for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return means
+    def means(self) -> dict[str, float]:
+        speed = self.images / (time.monotonic() - self.since)
+        return {name: sum(values) / len(values) for name, values in self.values.items()} | {"images_per_second": speed}
 
 
 def train(
@@ -84,8 +84,9 @@ def train(
         find_model(stage.model)
     dataset = load_dataset(recipe.dataset)
     document = read_instances(dataset, recipe.train_split)
+    dataset.split(recipe.val_split)  # a misspelt one should not wait for eval
     checkpoint = _checkpoint_to_resume(run, recipe, dataset) if resume else None
-    result = TrainResult(run)
+    result = TrainResult(unreadable=checkpoint["unreadable"] if checkpoint else {})
     with _stop_signals() as stop:
         passed = list(recipe.stages).index(checkpoint["stage"]) if checkpoint else 0
         for index, (name, stage) in enumerate(recipe.stages.items()):
@@ -135,34 +136,35 @@ class _StageJob:
         if checkpoint is not None:
             start = self._restore(checkpoint, optimizer)
         self.model.train()
-        means, since, note = _Means(), time.monotonic(), ""
+        logged, note = _Logged(), ""
+        events = str(self.run / "tensorboard" / self.name)
         progress = ProgressBar(self.console, self.name, total=self.stage.iterations, start=start)
-        with SummaryWriter(str(self.run)) as board, progress as bar:
+        with SummaryWriter(events, purge_step=start + 1) as board, progress as bar:
             for iteration, batch in enumerate(self._batches(start), start=start + 1):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(iteration, base_lr, solver, self.stage.steps)
-                means.add(self._step(iteration, batch, optimizer))
+                usable = self._usable(batch)
+                if usable:
+                    logged.add(self._step(iteration, usable, optimizer), images=len(usable))
                 if iteration % LOG_EVERY == 0 or iteration == self.stage.iterations:
-                    speed = means.count * solver.batch / (time.monotonic() - since)
-                    values = {**means.take(), "lr": optimizer.param_groups[0]["lr"], "images_per_second": speed}
+                    values = {**logged.means(), "lr": optimizer.param_groups[0]["lr"]}
                     self._log(iteration, values, board)
-                    note, since = _note(values), time.monotonic()
+                    logged, note = _Logged(), _note(values)
                 bar.update(iteration, note)
                 if self.stop or iteration % self.recipe.checkpoint_every == 0 or iteration == self.stage.iterations:
                     path = self._save(iteration, optimizer)
                     if self.stop and iteration < self.stage.iterations:
                         raise Interrupted(f"stopped at iteration {iteration} of stage {self.name}; {path} is written")
 
-    def _step(self, iteration: int, batch: list[Sample], optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        """Forward, backward and update; the weights stay as they are when a loss or gradient is not finite."""
-        usable = [sample for sample in batch if not sample.problem]
-        for sample in batch:
-            if sample.problem:
-                self.result.unreadable[sample.name] = sample.problem
+    def _usable(self, batch: list[Sample]) -> list[Sample]:
+        """The samples that could be read; the others are told at the end of the run."""
+        self.result.unreadable |= {sample.name: sample.problem for sample in batch if sample.problem}
         if len(self.result.unreadable) == len(self.samples):
             raise InputError(f"none of the photographs can be read, such as: {batch[0].problem}")
-        if not usable:
-            return {}
+        return [sample for sample in batch if not sample.problem]
+
+    def _step(self, iteration: int, usable: list[Sample], optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """Forward, backward and update; the weights stay as they are when a loss or gradient is not finite."""
         images = [sample.image.to(self.device) for sample in usable]
         targets = [{key: value.to(self.device) for key, value in sample.target.items()} for sample in usable]
         losses, canvas = self.model(images, targets)
@@ -201,7 +203,7 @@ class _StageJob:
                 sampler=range(start * batch, self.stage.iterations * batch),
                 collate_fn=list,
                 num_workers=self.workers,
-                worker_init_fn=_worker_ignores_interrupt,
+                worker_init_fn=_worker_ignores_stop_signals,
                 # Workers draw nothing from it, but the default one would be the model's.
                 generator=torch.Generator(),
             )
@@ -211,13 +213,14 @@ class _StageJob:
         load_state(self.model, checkpoint["model"], source=self.run)
         optimizer.load_state_dict(checkpoint["optimizer"])
         torch.set_rng_state(checkpoint["rng"])
-        if self.device.type == "cuda" and checkpoint["cuda_rng"]:
-            torch.cuda.set_rng_state_all(checkpoint["cuda_rng"])
+        if self.device.type == "cuda" and checkpoint["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(checkpoint["cuda_rng"], self.device)
         return int(checkpoint["iteration"])
 
     def _save(self, iteration: int, optimizer: torch.optim.Optimizer) -> Path:
         return save_checkpoint(
             self.run,
+            device=self.device,
             stage=self.name,
             iteration=iteration,
             model=self.model,
@@ -225,6 +228,7 @@ class _StageJob:
             optimizer=optimizer,
             recipe=self.recipe,
             labels=self.dataset.labels,
+            unreadable=self.result.unreadable,
         )
 
     def _log(self, iteration: int, values: dict[str, float], board: SummaryWriter) -> None:
@@ -257,8 +261,8 @@ def _start_model(run: Path, recipe: Recipe, dataset: Dataset, stage: Stage, cons
     if stage.start is not None and not resumed:
         path = run / f"weights-{stage.start}.safetensors"
         new = load_state(model, load_weights(path)[0], source=path, strict=False)
-        parts = ", ".join(sorted({name.split(".")[0] for name in new})) or "nothing"
-        console.print(f"{stage.model} starts from {path}; new: {parts}", highlight=False, soft_wrap=True)
+        parts = ", ".join(f"{part} ({count} tensors)" for part, count in Counter(name.split(".")[0] for name in new).items())
+        console.print(f"{stage.model} starts from {path}; new: {parts or 'nothing'}", highlight=False, soft_wrap=True)
     return model
 
 
@@ -274,8 +278,9 @@ def _checkpoint_to_resume(run: Path, recipe: Recipe, dataset: Dataset) -> dict[s
         raise InputError(
             f"{path} was trained with another recipe ({', '.join(changed)} differ): resume {run} itself, or train anew"
         )
-    if checkpoint["about"]["labels"] != dataset.labels.to_plain():
-        raise InputError(f"{path} was trained for another class list than {dataset.source}: train anew")
+    difference = LabelSet.from_plain(checkpoint["about"]["labels"]).difference(dataset.labels)
+    if difference:
+        raise InputError(f"{path} was trained for other classes than {dataset.source} has: {difference}; train anew")
     _cut_log(run / "log.jsonl", list(recipe.stages), checkpoint["stage"], checkpoint["iteration"])
     return checkpoint
 
@@ -297,13 +302,17 @@ def _cut_log(path: Path, stages: list[str], stage: str, iteration: int) -> None:
 
 def _note(values: dict[str, float]) -> str:
     """The short form of a log line for the progress bar."""
-    note = f"loss {values.get('loss', math.nan):.3f}  {values['images_per_second']:.1f} images/s"
+    parts: dict[str, float] = {name: values[name] for name in ("classifier", "box", "mask", "semantic") if name in values}
+    parts["rpn"] = values.get("rpn_objectness", 0.0) + values.get("rpn_box", 0.0)
+    losses = ", ".join(f"{name} {loss:.2f}" for name, loss in parts.items())
+    note = f"loss {values.get('loss', math.nan):.2f} ({losses})  {values['images_per_second']:.1f} images/s"
     return note + (f"  canvas {values['canvas_nonempty']:.0%}" if "canvas_nonempty" in values else "")
 
 
-def _worker_ignores_interrupt(_: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the main one decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _worker_ignores_stop_signals(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal, a scheduler's SIGTERM every one of the job: the main one decides."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

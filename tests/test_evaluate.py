@@ -85,6 +85,20 @@ def test_prior_needs_no_run_and_is_right_about_maps_that_do_not_change(workplace
     assert prior["miou"] == prior["pixel_accuracy"] == 1
 
 
+def test_evaluation_replaces_its_own_results_and_no_others(here: Path, imptool: Imptool) -> None:
+    assert imptool("eval", "--bands", "5").exit_code == 0
+    (run,) = Path("runs/tiny").iterdir()
+    assert (run / "eval-val" / "bands.png").is_file()
+    assert imptool("eval").exit_code == 0
+    assert not (run / "eval-val" / "bands.png").exists()
+    Path("mine").mkdir()
+    Path("mine/metrics.json").write_text("mine")
+    refused = imptool("eval", "--out", "mine")
+    assert refused.exit_code == 2
+    assert "mine already holds results" in refused.output
+    assert Path("mine/metrics.json").read_text() == "mine"
+
+
 def test_prior_stands_beside_the_model(here: Path, imptool: Imptool) -> None:
     assert imptool("eval", "--baseline", "prior", "--bands", "1,2.5", "--out", "beside").exit_code == 0
     assert metrics(Path("beside"))["semantic"].keys() == {"panoptic-fpn-imp", "prior"}

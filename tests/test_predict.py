@@ -18,7 +18,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from imptool.checkpoint import save_weights
 from imptool.data.dataset import ClassInfo, LabelSet
 from imptool.models import build_model
-from imptool.models.inference import Prediction, coco_results
+from imptool.models.inference import Prediction, _largest_channel, coco_results
 from imptool.predict import output_names
 from imptool.recipe import load_recipe
 
@@ -121,6 +121,26 @@ def test_results_are_not_overwritten_unasked(run: Path, imptool: Imptool) -> Non
     assert "predictions/photos already holds results" in again.output
     assert imptool("predict", "photos", "--overwrite").exit_code == 0
     assert Path("predictions/photos/predictions.json").read_bytes() == before  # two runs, equal bytes
+
+
+def test_overwriting_removes_the_maps_of_photographs_that_are_gone_and_nothing_else(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos").exit_code == 0
+    Path("predictions/photos/notes.txt").write_text("mine")
+    Path("photos/grey.png").unlink()
+    assert imptool("predict", "photos", "--overwrite").exit_code == 0
+    assert not Path("predictions/photos/labels/grey.png").exists()
+    assert Path("predictions/photos/notes.txt").read_text() == "mine"
+    refused = imptool("predict", "photos", "--out", "photos", "--overwrite")
+    assert refused.exit_code == 2
+    assert "something else than the results of imptool predict" in refused.output
+
+
+def test_channel_of_the_largest_logit_is_that_of_resizing_all_at_once() -> None:
+    logits = torch.randn(7, 9, 13, generator=torch.Generator().manual_seed(0))
+    logits[3] = logits[5]  # of equal ones the first
+    full = torch.nn.functional.interpolate(logits[None], size=(50, 31), mode="bilinear", align_corners=False)[0]
+    assert torch.equal(_largest_channel(logits, (50, 31)).long(), torch.from_numpy(full.numpy().argmax(0)))
 
 
 def test_current_folder_as_input_does_not_parse_its_own_results(run: Path, imptool: Imptool) -> None:

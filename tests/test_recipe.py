@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,31 @@ def test_a_written_recipe_is_read_back_equal(
     path = tmp_path_factory.mktemp("run") / "recipe.yaml"
     write_recipe(path, recipe)
     assert load_recipe(str(path)) == recipe
+
+
+def test_file_name_of_a_shipped_recipe_works_as_a_base(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: ccp_small.yaml\nsolver: {lr: 0.005}\n")
+    recipe, base = load_recipe(str(tmp_path / "mine.yaml")), load_recipe("ccp_small")
+    assert recipe.solver.lr == 0.005
+    assert recipe.stages == base.stages
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("stages.ful.iterations=3", "there is no stage 'ful'; did you mean 'full'?"),
+        ("seed=-1", "greater than or equal to 0"),
+        ("solver.momentum=-1", "greater than or equal to 0"),
+        ("solver.lr=.inf", "finite"),
+        ("detector.rois_per_image=0", "greater than or equal to 1"),
+    ],
+)
+def test_values_outside_their_rule_are_refused(override: str, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        load_recipe("ccp_small", [override])
+
+
+def test_stage_names_that_are_no_file_names_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: ccp_small\nstages: {a/b: {model: mask-rcnn, iterations: 1}}\n")
+    with pytest.raises(InputError, match="'a/b' becomes part of a file's name"):
+        load_recipe(str(tmp_path / "mine.yaml"))

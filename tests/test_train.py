@@ -54,7 +54,7 @@ def test_stages_run_in_order_and_leave_the_files_of_a_run(converted: Path, impto
     assert lines[1].keys() >= {"iteration", "loss", "rpn_box", "mask", "semantic", "lr", "images_per_second", "canvas_nonempty"}
     assert 0 <= lines[1]["canvas_nonempty"] <= 1
     assert load_recipe("run/recipe.yaml").seed == 3
-    assert list(Path("run").glob("events.out.tfevents*"))
+    assert list(Path("run").rglob("events.out.tfevents*"))
     detector, full = (load_file(Path("run") / name) for name in ("weights-detector.safetensors", "weights.safetensors"))
     assert {key for key in full if key not in detector} == {key for key in full if key.startswith("semantic_head")}
     with pytest.raises(InputError, match="no trained run under runs"):
@@ -87,7 +87,8 @@ def test_resumed_run_ends_with_the_same_bits(converted: Path, monkeypatch: pytes
     assert log == [("detector", 4), ("full", 4)]
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(converted: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_leave_a_checkpoint_and_say_how_to_go_on(converted: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "imptool", "train", "tiny.yaml", "-o", "stages.detector.iterations=100000", "--out", "run"]
     with subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 120
@@ -95,7 +96,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(converted: Path) -> No
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        os.killpg(process.pid, number)  # as a terminal or a scheduler does: to the workers too
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "imptool train run --resume" in errors
@@ -197,6 +198,31 @@ def test_missing_instances_say_how_to_make_them(workplace: Path, imptool: Imptoo
     assert result.exit_code == 2
     assert "imptool convert-instances drawn.yaml" in result.output
     assert not Path("runs").exists()
+
+
+def test_photographs_that_were_not_converted_are_refused_before_training(converted: Path, imptool: Imptool) -> None:
+    write_folder(converted / "data" / "drawn", count=8)
+    result = imptool("train", "tiny.yaml")
+    assert result.exit_code == 2
+    assert "made for other photographs than split train" in result.output
+    assert "convert again with --overwrite" in result.output
+
+
+def test_split_that_does_not_exist_is_refused_before_training(converted: Path, imptool: Imptool) -> None:
+    for override in ("train_split=trian", "val_split=vall"):
+        result = imptool("train", "tiny.yaml", "-o", override)
+        assert result.exit_code == 2
+        assert "has no split" in result.output
+        assert "did you mean" in result.output
+    assert not Path("runs").exists()
+
+
+def test_stage_takes_what_fits_from_an_earlier_one_and_names_the_rest(converted: Path) -> None:
+    recipe = load_recipe("tiny.yaml")
+    fpn = build_model("panoptic-fpn", recipe, load_dataset("drawn.yaml").labels, pretrained=False)
+    imp = build_model("panoptic-fpn-imp", recipe, load_dataset("drawn.yaml").labels, pretrained=False)
+    new = load_state(imp, fpn.state_dict(), source=Path("fpn"), strict=False)
+    assert new == ["semantic_head.convs.0.0.weight"]  # 128 channels wide there, 128 and the canvas here
 
 
 def test_checkpoint_of_another_recipe_model_or_class_list_is_refused(converted: Path, imptool: Imptool) -> None:

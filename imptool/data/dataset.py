@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from pydantic import Field, model_validator
 
 from imptool.data.images import check_image, read_label_map
 from imptool.data.layouts import LAYOUTS, Item
-from imptool.files import RECIPES, InputError, Strict, find_yaml, nearest, parse_strict, read_yaml
+from imptool.files import RECIPES, FileName, InputError, Strict, find_yaml, nearest, parse_strict, read_yaml
 
 CLASS_LISTS = ("classes.txt", "label_list.txt")
 BACKGROUND_NAMES = frozenset({"background", "null", "bg", "_background_", "__background__"})
@@ -35,12 +36,13 @@ class ClassInfo(Strict):
 class RandomSplits(Strict):
     """Splits drawn by a seed: `sizes` names the counted splits, `rest` the one that takes what is left.
 
-    The order comes from a hash of seed and stem, so it does not change with the Python version or when files are added.
+    The order comes from a hash of seed and stem, so it does not change with the Python version. Added files take their place
+    in it, which moves the cut between the splits: list the stems in files (`splits`) where old splits must stay as they are.
     """
 
     seed: int
-    sizes: dict[str, Annotated[int, Field(ge=1)]]
-    rest: str
+    sizes: dict[FileName, Annotated[int, Field(ge=1)]]
+    rest: FileName
     together: list[list[str]] = []  # stems that must not be torn apart, such as one photograph annotated twice
 
     @model_validator(mode="after")
@@ -58,12 +60,12 @@ class DatasetFile(Strict):
 
     layout: str
     root: str
-    name: str | None = None
+    name: FileName | None = None
     classes: list[ClassInfo] | None = None
     background: int | None = None
     ignore: int = Field(default=255, ge=0, le=MAX_ID)
     remap: dict[Annotated[int, Field(ge=0, le=MAX_ID)], int] = {}
-    splits: dict[str, str] | None = Field(default=None, min_length=1)
+    splits: dict[FileName, str] | None = Field(default=None, min_length=1)
     random_splits: RandomSplits | None = None
 
     @model_validator(mode="after")
@@ -72,14 +74,6 @@ class DatasetFile(Strict):
             raise ValueError("give splits or random_splits, not both")
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout '{self.layout}'{nearest(self.layout, LAYOUTS)}")
-        return self
-
-    @model_validator(mode="after")
-    def _names_of_files_stay_in_their_folder(self) -> DatasetFile:
-        drawn = [*self.random_splits.sizes, self.random_splits.rest] if self.random_splits else []
-        for name in (self.name, *(self.splits or ()), *drawn):
-            if name is not None and (not name or name.startswith(".") or not set("/\\\0").isdisjoint(name)):
-                raise ValueError(f"'{name}' becomes the name of a file: write it without / or \\ and without a leading dot")
         return self
 
 
@@ -130,6 +124,16 @@ class LabelSet:
     def to_ids(self, channels: np.ndarray) -> np.ndarray:
         """Channels [H, W] -> ids [H, W] uint16."""
         return np.asarray(self.ids, np.uint16)[channels]
+
+    def difference(self, other: LabelSet) -> str:
+        """The first channel that is another class in `other`, in words; "" when all are the same and the same are things."""
+        for ours, theirs in zip_longest(self.classes, other.classes):
+            if ours is None or theirs is None:
+                return f"{len(self.classes)} classes, not {len(other.classes)}"
+            if (ours.id, ours.name, ours.thing) != (theirs.id, theirs.name, theirs.thing):
+                kinds = [f"{info.id} '{info.name}' ({'thing' if info.thing else 'stuff'})" for info in (ours, theirs)]
+                return f"{kinds[0]}, not {kinds[1]}"
+        return "" if self.background == other.background else f"background {self.background}, not {other.background}"
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for checkpoints and JSON; `from_plain` reads them back."""
@@ -202,7 +206,12 @@ class Dataset:
 
 
 def load_dataset(source: str | Path) -> Dataset:
-    """Find a dataset by YAML path, folder path, or the name of a description that comes with imptool."""
+    """Find a dataset by YAML path, folder path, or the name of a description that comes with imptool.
+
+    Raises:
+        InputError: there is none of that name; its YAML has an unknown key or a value outside its rule; its root, photographs
+            or class list are missing; a split lists an unknown stem or asks for more photographs than there are.
+    """
     shipped = RECIPES / "datasets"
     if Path(source).is_dir():
         return _folder_dataset(Path(source))
@@ -239,7 +248,9 @@ def _folder_dataset(folder: Path) -> Dataset:
     items = LAYOUTS["folder"](folder)
     if not items:
         raise InputError(f"{folder} has no photographs")
-    labels = _label_set(_read_class_list(folder) or _scan_classes(items), background=None, ignore=255, source=str(folder))
+    labels = _label_set(
+        _read_class_list(folder) or _scan_classes(items, {}, ignore=255), background=None, ignore=255, source=str(folder)
+    )
     return Dataset(folder.resolve().name, folder, folder, labels, {}, {"all": tuple(items)})
 
 
@@ -249,7 +260,7 @@ def _yaml_dataset(path: Path) -> Dataset:
     items = LAYOUTS[described.layout](root)
     if not items:
         raise InputError(f"{root} has no photographs (layout {described.layout} of {path})")
-    classes = described.classes or _read_class_list(root) or _scan_classes(items)
+    classes = described.classes or _read_class_list(root) or _scan_classes(items, described.remap, ignore=described.ignore)
     labels = _label_set(classes, background=described.background, ignore=described.ignore, source=str(path))
     for target in described.remap.values():
         if target not in (*labels.ids, labels.ignore):
@@ -304,8 +315,8 @@ def _read_class_list(root: Path) -> list[ClassInfo] | None:
     return [ClassInfo(id=index, name=name) for index, name in enumerate(names)]
 
 
-def _scan_classes(items: Sequence[Item]) -> list[ClassInfo]:
-    """Without a class list: the ids that occur; 0 is the background and 255 ignored, by custom."""
+def _scan_classes(items: Sequence[Item], remap: Mapping[int, int], *, ignore: int) -> list[ClassInfo]:
+    """Without a class list: the ids that occur, after the remap; 0 is the background, by custom."""
     found: set[int] = set()
     problems: list[str] = []  # told when the item's turn comes, if one of the others is good
     for item in items:
@@ -317,8 +328,9 @@ def _scan_classes(items: Sequence[Item]) -> list[ClassInfo]:
             problems.append(str(error))
     if len(problems) == len(items):
         raise InputError(f"none of the {len(items)} label maps can be used; the first: {problems[0]}")
-    found -= {255}
-    return [ClassInfo(id=0, name="background")] + [ClassInfo(id=value, name=f"class {value}") for value in sorted(found - {0})]
+    named = {remap.get(value, value) for value in found} - {ignore, 0}
+    background = [] if ignore == 0 else [ClassInfo(id=0, name="background")]
+    return background + [ClassInfo(id=value, name=f"class {value}") for value in sorted(named)]
 
 
 def _make_splits(described: DatasetFile, items: list[Item], root: Path, source: Path) -> dict[str, tuple[Item, ...]]:

@@ -36,7 +36,13 @@ def instances_path(dataset: Dataset, split: str) -> Path:
 
 
 def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
-    """Read the converted instances of a split; InputError when they are missing or were made for other classes."""
+    """Read the converted instances of a split.
+
+    Raises:
+        InputError: there is no such split, it was not converted, or converted for other classes or photographs. (A
+            photograph that the conversion could not use is told when its turn comes.)
+    """
+    items = dataset.split(split)
     path = instances_path(dataset, split)
     if not path.is_file():
         raise InputError(f"no {path}: make it with imptool convert-instances {dataset.source}")
@@ -44,7 +50,19 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
     found = {category["id"]: category["name"] for category in document["categories"]}
     if found != {row["id"]: row["name"] for row in categories(dataset)}:
         raise InputError(f"{path} was made for another class list than {dataset.source}: convert again with --overwrite")
+    converted = {image["file_name"] for image in document["images"]} | set(document["info"].get("left_out", []))
+    wanted = {file_name(dataset, item) for item in items}
+    if converted != wanted:
+        raise InputError(
+            f"{path} was made for other photographs than split {split} of {dataset.source} has "
+            f"({len(wanted - converted)} new, {len(converted - wanted)} gone): convert again with --overwrite"
+        )
     return document
+
+
+def file_name(dataset: Dataset, item: Item) -> str:
+    """A photograph's name in COCO JSON: its path under the dataset's root, with "/"."""
+    return item.image.relative_to(dataset.root).as_posix()
 
 
 def categories(dataset: Dataset) -> list[dict[str, Any]]:
@@ -79,21 +97,28 @@ def convert_split(
     ids = image_ids(dataset)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    left_out: list[str] = []
     document = coco_document(
         images=images,
         annotations=annotations,
         categories=categories(dataset),
         description=f"connected-component instances of {dataset.name}, split {split}",
-        extra_info={"dataset": dataset.name, "split": split, "connectivity": connectivity, "min_area": min_area},
+        extra_info={
+            "dataset": dataset.name,
+            "split": split,
+            "connectivity": connectivity,
+            "min_area": min_area,
+            "left_out": left_out,
+        },
     )
     result = ConvertedSplit(document)
     for item, components, problem in track(read_ahead(convert, dataset.split(split), workers=workers)):
         if components is None:
             result.failed.append(problem)
+            left_out.append(file_name(dataset, item))
             continue
         height, width = components.size
-        name = item.image.relative_to(dataset.root).as_posix()
-        images.append({"id": ids[item.stem], "file_name": name, "height": height, "width": width})
+        images.append({"id": ids[item.stem], "file_name": file_name(dataset, item), "height": height, "width": width})
         found = annotations_of(components, image_id=ids[item.stem], first_id=1)
         kept = [annotation for annotation in found if annotation["area"] >= min_area]
         for number, annotation in enumerate(kept, start=len(annotations) + 1):
@@ -105,11 +130,11 @@ def convert_split(
     return result
 
 
-def class_statistics(labels_documents: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> Sequence[dict[str, Any]]:
+def class_statistics(documents: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> Sequence[dict[str, Any]]:
     """Instances of each class: their number in every split, their mean area in px, and how many are under 16 px."""
     areas: dict[int, list[int]] = {row["id"]: [] for row in categories(dataset)}
-    counts: dict[int, dict[str, int]] = {row["id"]: dict.fromkeys(labels_documents, 0) for row in categories(dataset)}
-    for split, document in labels_documents.items():
+    counts: dict[int, dict[str, int]] = {row["id"]: dict.fromkeys(documents, 0) for row in categories(dataset)}
+    for split, document in documents.items():
         for annotation in document["annotations"]:
             counts[annotation["category_id"]][split] += 1
             areas[annotation["category_id"]].append(annotation["area"])

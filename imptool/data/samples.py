@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from imptool.data.dataset import Dataset, LabelSet
 from imptool.data.images import read_image
+from imptool.data.instances import file_name
 from imptool.data.layouts import Item
 from imptool.files import InputError
 from imptool.recipe import Input
@@ -35,7 +36,7 @@ class Sample:
 
 
 def resized_size(size: tuple[int, int], *, short_side: int, long_side: int) -> tuple[int, int]:
-    """The (height, width) of an image after its short side becomes `short_side`, unless the long side would pass its limit."""
+    """The (height, width) after the short side becomes `short_side`; where the long side would pass its limit, that wins."""
     scale = min(short_side / min(size), long_side / max(size))
     height, width = (max(round(side * scale), 1) for side in size)
     return height, width
@@ -60,19 +61,13 @@ class TrainingSamples(TorchDataset[Sample]):
     """
 
     def __init__(self, dataset: Dataset, split: str, document: Mapping[str, Any], *, size: Input, seed: int) -> None:
-        items = {item.image.relative_to(dataset.root).as_posix(): item for item in dataset.split(split)}
+        items = {file_name(dataset, item): item for item in dataset.split(split)}
         annotations: dict[int, list[dict[str, Any]]] = {}
         for annotation in document["annotations"]:
             annotations.setdefault(annotation["image_id"], []).append(annotation)
         self.pairs: list[tuple[Item, list[dict[str, Any]]]] = [
-            (items[image["file_name"]], annotations.get(image["id"], []))
-            for image in document["images"]
-            if image["file_name"] in items
+            (items[image["file_name"]], annotations.get(image["id"], [])) for image in document["images"]
         ]
-        if not self.pairs:
-            raise InputError(
-                f"the instances hold none of the photographs of {dataset.source}, split {split}: convert them again"
-            )
         self.dataset, self.size, self.seed = dataset, size, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
@@ -107,7 +102,13 @@ class TrainingSamples(TorchDataset[Sample]):
 def instance_target(
     annotations: Sequence[Mapping[str, Any]], labels: LabelSet, *, from_size: tuple[int, ...], to_size: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
-    """COCO annotations -> boxes, labels and masks of the things at the resized size, without instances that vanish there."""
+    """COCO annotations -> boxes, labels and masks of the things at the resized size, without instances that vanish there.
+
+    Args:
+        from_size, to_size: (H, W) of the photograph and of the network's input.
+    Returns:
+        boxes [N, 4] float32 xyxy in resized pixels, labels [N] int64 1..K, masks [N, H, W] uint8.
+    """
     label_of_id = {labels.ids[channel]: label for label, channel in enumerate(labels.things, start=1)}
     scale = np.array([to_size[1] / from_size[1], to_size[0] / from_size[0]] * 2)
     boxes, kept, masks = [], [], []

@@ -29,7 +29,13 @@ def build_panoptic_fpn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
     """Panoptic-FPN whose semantic head also sees the canvas of projected instance masks (Figure 4)."""
     layers = len(labels.things)
     head = SemanticFPNHead(recipe.backbone.fpn_channels, num_classes=len(labels.classes), canvas_layers=layers)
-    return Parser(_detector(recipe, labels), head, canvas_layers=layers, detach=recipe.projection.detach)
+    return Parser(
+        _detector(recipe, labels),
+        head,
+        canvas_layers=layers,
+        proposals=recipe.detector.proposals_test,
+        detach=recipe.projection.detach,
+    )
 
 
 MODELS: dict[str, Callable[[Recipe, LabelSet], Parser]] = {

@@ -30,6 +30,8 @@ class Parser(nn.Module):
         detector: torchvision's Mask R-CNN, whose parts are called one by one.
         semantic_head: FPN levels and canvas -> logits; None leaves the detector alone.
         canvas_layers: number of thing classes; 0 projects nothing.
+        proposals: how many of the best proposals of an image the projected detections come from while training, which has
+            more of them than inference: the canvas should be the same.
         detach: the semantic loss stops at the canvas.
     """
 
@@ -39,14 +41,15 @@ class Parser(nn.Module):
         semantic_head: nn.Module | None = None,
         *,
         canvas_layers: int = 0,
+        proposals: int = 0,
         detach: bool = False,
     ) -> None:
         super().__init__()
         self.detector, self.semantic_head = detector, semantic_head
-        self.canvas_layers, self.detach = canvas_layers, detach
+        self.canvas_layers, self.proposals, self.detach = canvas_layers, proposals, detach
 
     def forward(
-        self, images: Sequence[torch.Tensor], targets: Sequence[dict[str, torch.Tensor]] | None = None
+        self, images: Sequence[torch.Tensor], targets: Sequence[dict[str, torch.Tensor]]
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Losses of a batch in training.
 
@@ -56,7 +59,6 @@ class Parser(nn.Module):
         Returns:
             The losses by name, and the canvas [B, K, H/4, W/4] that was projected (None without one).
         """
-        assert targets is not None
         instances = [{name: value for name, value in target.items() if name != "semantic"} for target in targets]
         batch, instances = self.detector.transform(list(images), instances)
         features = self.detector.backbone(batch.tensors)
@@ -67,7 +69,8 @@ class Parser(nn.Module):
             return named, None
         canvas = None
         if self.canvas_layers:
-            canvas = self.project(self._detections(features, proposals, batch.image_sizes), features["0"])
+            best = [boxes[: self.proposals] for boxes in proposals]  # the RPN sorts them by score
+            canvas = self.project(self._detections(features, best, batch.image_sizes), features["0"])
         logits = upsample(self.semantic_head(features, canvas))
         semantic = pad_maps([target["semantic"] for target in targets], logits.shape[-2:])
         named["semantic"] = semantic_loss(logits, semantic)
@@ -108,7 +111,7 @@ class Parser(nn.Module):
         return detections
 
     def project(self, detections: Detections, p2: torch.Tensor) -> torch.Tensor:
-        """Project the detections of a batch onto a canvas [B, K, H, W] of P2's size (section 3.1)."""
+        """Project the detections of a batch, boxes in resized pixels, onto a canvas [B, K, H, W] of P2's size (section 3.1)."""
         counts = torch.tensor([len(found["boxes"]) for found in detections], device=p2.device)
         masks = torch.cat([found["masks"][:, 0] for found in detections])
         scores = torch.cat([found["scores"] for found in detections])

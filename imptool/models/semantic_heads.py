@@ -14,7 +14,14 @@ WIDTH = 128
 
 class SemanticFPNHead(nn.Module):
     """The head of Panoptic-FPN(-IMP), section 3.2: P2..P5 to 128 channels at 1/4, summed; the canvas concatenated; four
-    conv3x3 and one conv1x1. Every conv3x3 has GroupNorm. The width of the four is ours: the text does not give it."""
+    conv3x3 and one conv1x1. Every conv3x3 has GroupNorm. Ours, where the text is silent: the width of the four, and the
+    ReLU after P2's convolution and after each of the four.
+
+    Args:
+        in_channels: channels of the FPN levels.
+        num_classes: semantic channels, background included.
+        canvas_layers: layers of the canvas; 0 for a head without one.
+    """
 
     def __init__(self, in_channels: int, *, num_classes: int, canvas_layers: int = 0) -> None:
         super().__init__()
@@ -25,7 +32,10 @@ class SemanticFPNHead(nn.Module):
         init_prediction_layer(self.predictor)
 
     def forward(self, features: Mapping[str, torch.Tensor], canvas: torch.Tensor | None) -> torch.Tensor:
-        """Features "0".."3" (P2..P5) [B, C, H/2^level, W/2^level] and canvas [B, K, H, W] -> logits [B, classes, H, W]."""
+        """Features "0".."3" (P2..P5) [B, C, H/2^level, W/2^level] and canvas [B, K, H, W] -> logits [B, classes, H, W].
+
+        Each level must be exactly half the one before: the sides of the input are multiples of 32 (the transform pads).
+        """
         merged = sum(level(features[name]) for name, level in self.levels.items())
         if canvas is not None:
             merged = torch.cat([merged, canvas.to(merged.dtype)], dim=1)
