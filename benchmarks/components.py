@@ -1,6 +1,6 @@
 """Components of label maps, each with area, box and RLE: imptool beside the usual scripts, interleaved in one run.
 
-    python benchmarks/components.py ../shared/data/ccp/labels
+    python benchmarks/components.py data/ccp/labels
 
 Decoding the PNGs is left out. Images/s is the median over the rounds.
 """

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from imptool import __version__
-from imptool.data.dataset import LabelSet
+from imptool.data.label_set import LabelSet
 from imptool.files import InputError, parse_strict, read_yaml, whole_file
 from imptool.models import build_model
 from imptool.models.parser import Parser

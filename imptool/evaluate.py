@@ -17,9 +17,10 @@ from rich.console import Console
 
 from imptool import __version__
 from imptool.checkpoint import TrainedModel
-from imptool.data.dataset import Dataset, LabelSet, load_dataset
+from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.images import read_image
 from imptool.data.instances import file_name, read_instances
+from imptool.data.label_set import LabelSet
 from imptool.data.layouts import Item
 from imptool.files import InputError, read_ahead, write_json
 from imptool.metrics import average_precision, boundary, confusion

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from imptool.checkpoint import TrainedModel
 from imptool.data.coco import coco_document
-from imptool.data.dataset import LabelSet
 from imptool.data.images import find_images, read_image, write_label_map
+from imptool.data.label_set import LabelSet
 from imptool.files import InputError, read_ahead, whole_file, write_json
 from imptool.models.inference import Prediction, coco_results, parse_image
 from imptool.report.overlays import overlay
@@ -102,7 +102,9 @@ def _photographs(folder: Path, out: Path) -> list[Path]:
 def _check_own(out: Path) -> None:
     """InputError when a folder holds anything but an earlier run's results, which alone may be replaced."""
     if out.is_dir() and any(out.iterdir()) and not (out / "predictions.json").is_file():
-        raise InputError(f"{out} holds something else than the results of imptool predict: choose another --out")
+        raise InputError(
+            f"{out} holds no finished results of imptool predict: remove it, or choose another --out"
+        )
 
 
 def _remove_results(out: Path) -> None:

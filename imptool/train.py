@@ -28,8 +28,9 @@ from imptool.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from imptool.data.dataset import Dataset, LabelSet, load_dataset
+from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances
+from imptool.data.label_set import LabelSet
 from imptool.data.samples import Sample, TrainingSamples
 from imptool.files import InputError, parse_strict, whole_file
 from imptool.models import build_model, find_model

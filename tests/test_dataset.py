@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imptool.data.dataset import Dataset, LabelSet, find_dataset_here, load_dataset
+from imptool.data.dataset import Dataset, find_dataset_here, load_dataset
+from imptool.data.label_set import LabelSet
 from imptool.files import RECIPES, InputError
 
 DRAWN = "layout: folder\nroot: drawn\n"

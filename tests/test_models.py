@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from imptool.data.dataset import ClassInfo, LabelSet
+from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.data.samples import mirror, resized_size
 from imptool.files import InputError
 from imptool.models import build_model

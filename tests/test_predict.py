@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from imptool.checkpoint import save_weights
-from imptool.data.dataset import ClassInfo, LabelSet
+from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.models import build_model
 from imptool.models.inference import Prediction, _largest_channel, coco_results
 from imptool.predict import output_names
@@ -133,7 +133,7 @@ def test_overwriting_removes_the_maps_of_photographs_that_are_gone_and_nothing_e
     assert Path("predictions/photos/notes.txt").read_text() == "mine"
     refused = imptool("predict", "photos", "--out", "photos", "--overwrite")
     assert refused.exit_code == 2
-    assert "something else than the results of imptool predict" in refused.output
+    assert "holds no finished results of imptool predict" in refused.output
 
 
 def test_channel_of_the_largest_logit_is_that_of_resizing_all_at_once() -> None:

@@ -12,9 +12,10 @@ import torch
 from pycocotools import mask as rle
 from torch.utils.data import Dataset as TorchDataset
 
-from imptool.data.dataset import Dataset, LabelSet
+from imptool.data.dataset import Dataset
 from imptool.data.images import read_image
 from imptool.data.instances import file_name
+from imptool.data.label_set import LabelSet
 from imptool.data.layouts import Item
 from imptool.files import InputError
 from imptool.recipe import Input

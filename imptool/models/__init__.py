@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torchvision.models.detection import MaskRCNN
 
-from imptool.data.dataset import LabelSet
+from imptool.data.label_set import LabelSet
 from imptool.files import InputError, nearest
 from imptool.models.detector import build_detector
 from imptool.models.parser import Parser

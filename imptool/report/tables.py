@@ -9,7 +9,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from imptool.data.dataset import LabelSet
+from imptool.data.label_set import LabelSet
 
 SUMMARY = {
     "miou": "mIOU, foreground classes",

@@ -1,0 +1,98 @@
+"""The classes of a dataset: their ids in files, their semantic channels, and which of them are things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from imptool.files import Strict
+
+MAX_ID = 65535  # 16-bit PNGs
+
+
+class ClassInfo(Strict):
+    """One class: its id in files, its name, the group it belongs to, and whether it is a thing (trains the detector)."""
+
+    id: int = Field(ge=0, le=MAX_ID)
+    name: str = Field(min_length=1)
+    group: str = ""
+    thing: bool = True
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a dataset in the order of the semantic channels: background first if there is one.
+
+    Things, in this order, are the detector's labels 1..K and the canvas's layers 0..K-1. Files carry `ids`.
+    """
+
+    classes: tuple[ClassInfo, ...]
+    background: int | None
+    ignore: int
+
+    @property
+    def ids(self) -> list[int]:
+        return [info.id for info in self.classes]
+
+    @property
+    def names(self) -> list[str]:
+        return [info.name for info in self.classes]
+
+    @property
+    def foreground(self) -> list[int]:
+        """Channels of all classes but the background."""
+        return [channel for channel, info in enumerate(self.classes) if info.id != self.background]
+
+    @property
+    def things(self) -> list[int]:
+        """Channels of the thing classes: thing k (label k + 1, canvas layer k) is channel things[k]."""
+        return [channel for channel in self.foreground if self.classes[channel].thing]
+
+    @cached_property
+    def _channel_of_id(self) -> np.ndarray:
+        table = np.full(MAX_ID + 1, 255 if len(self.classes) <= 255 else MAX_ID, np.uint16)
+        table[self.ids] = np.arange(len(self.classes))
+        return table
+
+    @property
+    def ignore_channel(self) -> int:
+        """The value of ignored pixels in a map of channels."""
+        return 255 if len(self.classes) <= 255 else MAX_ID
+
+    def to_channels(self, ids: np.ndarray) -> np.ndarray:
+        """Ids [H, W] -> channels [H, W] uint16; the ignore id becomes `ignore_channel`."""
+        return self._channel_of_id[ids]
+
+    def to_ids(self, channels: np.ndarray) -> np.ndarray:
+        """Channels [H, W] -> ids [H, W] uint16."""
+        return np.asarray(self.ids, np.uint16)[channels]
+
+    def difference(self, other: LabelSet) -> str:
+        """The first channel that is another class in `other`, in words; "" when all are the same and the same are things."""
+        for ours, theirs in zip_longest(self.classes, other.classes):
+            if ours is None or theirs is None:
+                return f"{len(self.classes)} classes, not {len(other.classes)}"
+            if (ours.id, ours.name, ours.thing) != (theirs.id, theirs.name, theirs.thing):
+                kinds = [f"{info.id} '{info.name}' ({'thing' if info.thing else 'stuff'})" for info in (ours, theirs)]
+                return f"{kinds[0]}, not {kinds[1]}"
+        return "" if self.background == other.background else f"background {self.background}, not {other.background}"
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values for checkpoints and JSON; `from_plain` reads them back."""
+        return {
+            "classes": [info.model_dump() for info in self.classes],
+            "background": self.background,
+            "ignore": self.ignore,
+        }
+
+    @staticmethod
+    def from_plain(value: Mapping[str, Any]) -> LabelSet:
+        return LabelSet(
+            tuple(ClassInfo.model_validate(info) for info in value["classes"]), value["background"], value["ignore"]
+        )
