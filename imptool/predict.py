@@ -102,9 +102,7 @@ def _photographs(folder: Path, out: Path) -> list[Path]:
 def _check_own(out: Path) -> None:
     """InputError when a folder holds anything but an earlier run's results, which alone may be replaced."""
     if out.is_dir() and any(out.iterdir()) and not (out / "predictions.json").is_file():
-        raise InputError(
-            f"{out} holds no finished results of imptool predict: remove it, or choose another --out"
-        )
+        raise InputError(f"{out} holds no finished results of imptool predict: remove it, or choose another --out")
 
 
 def _remove_results(out: Path) -> None:
