@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import cv2
 import torch
 from rich.console import Console
 from torch.utils.data import DataLoader
@@ -204,7 +205,7 @@ class _StageJob:
                 sampler=range(start * batch, self.stage.iterations * batch),
                 collate_fn=list,
                 num_workers=self.workers,
-                worker_init_fn=_worker_ignores_stop_signals,
+                worker_init_fn=_start_worker,
                 # Workers draw nothing from it, but the default one would be the model's.
                 generator=torch.Generator(),
             )
@@ -310,8 +311,9 @@ def _note(values: dict[str, float]) -> str:
     return note + (f"  canvas {values['canvas_nonempty']:.0%}" if "canvas_nonempty" in values else "")
 
 
-def _worker_ignores_stop_signals(_: int) -> None:
+def _start_worker(_: int) -> None:
     """Ctrl-C reaches every process of the terminal, a scheduler's SIGTERM every one of the job: the main one decides."""
+    cv2.setNumThreads(0)  # a forked process must not wait for threads that it does not have
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
