@@ -5,6 +5,7 @@ torch takes seconds to import, so every command imports its file when it runs; `
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -68,6 +69,9 @@ def main() -> None:
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run
     imptool predict folder-of-photographs                 label PNGs, overlays, COCO results
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be text that the terminal can show
     warnings.filterwarnings("ignore", module="PIL")  # odd EXIF blocks and large pictures warn; neither is the user's concern
 
 

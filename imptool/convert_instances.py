@@ -83,5 +83,10 @@ def _print_summary(dataset: Dataset, results: dict[str, ConvertedSplit], paths: 
             line += f"; {result.dropped:,} components under --min-area dropped"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
         if result.empty:
-            line = f"  {len(result.empty)} without any instance (all background or ignored): {', '.join(result.empty)}"
+            line = f"  {len(result.empty)} without any instance (all background or ignored): {_some(result.empty)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _some(names: list[str], most: int = 20) -> str:
+    """Names in one line, at most so many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -315,3 +318,14 @@ def test_a_failed_overwrite_leaves_the_old_result(workplace: Path, imptool: Run,
     assert (result.exit_code, result.stderr) == (2, "Error: writing: No space left on device\n")
     assert Path("instances/drawn/all.json").read_bytes() == before
     assert unfinished() == []
+
+
+def test_file_names_that_are_no_text_are_converted_and_printed(workplace: Path) -> None:
+    folder = workplace / "data" / "drawn"
+    name = os.fsdecode(b"\xff.png")
+    for kind, pixels in (("images", np.zeros((9, 9, 3), np.uint8)), ("labels", np.zeros((9, 9), np.uint8))):
+        Image.fromarray(pixels).save(folder / kind / name)
+    command = [sys.executable, "-m", "imptool", "convert-instances", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert r"(all background or ignored): \udcff" in result.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -259,3 +260,40 @@ def test_find_images_goes_into_subfolders_sorted_and_leaves_hidden_files_out(tmp
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.webp", "b/1.png", "b/2.JPG"]
+
+
+def test_lossy_picture_named_png_is_no_label_map(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png", format="JPEG")
+    with pytest.raises(InputError, match=r"a\.png is a JPEG in a file named \.png"):
+        read_label_map(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("lost", [1, 12, 20])
+def test_png_without_its_last_bytes_is_refused(tmp_path: Path, lost: int) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-lost])
+    for read in (read_label_map, read_image, check_image):
+        with pytest.raises(InputError, match=r"a\.png is not a readable picture"):
+            read(path)
+    path.write_bytes(whole + b"appended")
+    assert read_label_map(path).shape == (8, 8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_bytes_that_were_changed_give_a_picture_or_one_clear_error(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    picture = io.BytesIO()
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "TIFF", "BMP", "WEBP"]))
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(picture, format=kind)
+    broken = bytearray(picture.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("broken") / "a.png"
+    path.write_bytes(broken)
+    for read in (read_image, check_image, read_label_map):
+        with contextlib.suppress(InputError):
+            read(path)

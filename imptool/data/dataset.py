@@ -51,7 +51,7 @@ class DatasetFile(Strict):
     layout: str
     root: str
     name: FileName | None = None
-    classes: list[ClassInfo] | None = None
+    classes: list[ClassInfo] | None = Field(default=None, min_length=1)
     background: int | None = None
     ignore: int = Field(default=255, ge=0, le=MAX_ID)
     remap: dict[Annotated[int, Field(ge=0, le=MAX_ID)], int] = {}
@@ -229,6 +229,8 @@ def _read_class_list(root: Path) -> list[ClassInfo] | None:
         raise InputError(f"{path} is not UTF-8 text: save it as UTF-8") from error
     if not names or "" in names:
         raise InputError(f"{path} has an empty line {names.index('') + 1 if names else 1}: every line is the name of a class")
+    if len(names) > MAX_ID + 1:
+        raise InputError(f"{path} has {len(names)} lines: label maps hold ids up to {MAX_ID}")
     return [ClassInfo(id=index, name=name) for index, name in enumerate(names)]
 
 
@@ -283,7 +285,7 @@ def _random_splits(rule: RandomSplits, items: list[Item], source: Path) -> dict[
     units: dict[str, list[Item]] = {}
     for item in items:
         units.setdefault(leader.get(item.stem, item.stem), []).append(item)
-    waiting = sorted(units, key=lambda name: hashlib.sha256(f"{rule.seed}:{name}".encode()).digest())
+    waiting = sorted(units, key=lambda name: hashlib.sha256(os.fsencode(f"{rule.seed}:{name}")).digest())
     splits: dict[str, list[Item]] = {}
     for split, size in rule.sizes.items():
         taken: list[Item] = []

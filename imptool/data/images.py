@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,8 @@ def write_label_map(path: Path, ids: np.ndarray) -> None:
 
 def _read_label_png(path: Path) -> np.ndarray:
     with _opened(path) as image:
+        if image.format != "PNG":
+            raise InputError(f"{path} is a {image.format} in a file named .png: save the label map as a real, lossless PNG")
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise InputError(
                 f"{path} is a colour picture ({image.mode}), not a label map: save one class id per pixel "
@@ -105,11 +108,22 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """Open with Pillow; whatever a missing, truncated, empty or oversized file raises becomes one InputError."""
     try:
         with Image.open(path) as image:
+            if image.format == "PNG" and not _png_has_end(path):
+                raise OSError("its end is missing")  # Pillow takes a file whose last bytes are gone for whole
             yield image
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # for a broken file Pillow's decoders raise a dozen kinds, struct.error and MemoryError too
         raise InputError(f"{path} is not a readable picture: {_one_line(error)}; replace or remove the file") from error
+
+
+def _png_has_end(path: Path) -> bool:
+    """Whether the last chunk, IEND, is there: within the last 4 KiB, as some programs append a few bytes."""
+    with path.open("rb") as file:
+        file.seek(-min(4096, path.stat().st_size), os.SEEK_END)
+        return b"IEND\xaeB`\x82" in file.read()
 
 
 def _one_line(error: Exception) -> str:
