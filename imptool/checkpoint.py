@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ def save_checkpoint(
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, tensors and plain values only; InputError when it is broken."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about foreign pickles, which are refused just after
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         state["about"], state["model"], state["stage"], state["iteration"]
     except Exception as error:  # torch raises half a dozen kinds for a broken or foreign file
         raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {' '.join(str(error).split())[:160]}") from error

@@ -2,6 +2,9 @@
 
 # No `from __future__ import annotations`: custom_op reads the operators' schemas from the annotations themselves.
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from imp_kernels import cpu
 from torch import Tensor
@@ -72,7 +75,8 @@ def _project(
     _check_values(layers, image_index, num_layers, batch)
     dtype = _computing_dtype(masks)
     canvas, winners = _empty_outputs(masks, (batch, num_layers, height, width), with_winners, dtype)
-    cpu.project_masks(
+    _run_on_cpu(
+        cpu.project_masks,
         _array(boxes),
         _array(layers),
         _array(scores.to(dtype)),
@@ -80,7 +84,6 @@ def _project(
         _array(image_index),
         _array(canvas),
         _array(winners) if with_winners else None,
-        threads=torch.get_num_threads(),
     )
     return canvas.to(masks.dtype), winners
 
@@ -151,14 +154,14 @@ def _project_backward(
 ) -> tuple[Tensor, Tensor]:
     dtype = _computing_dtype(masks)
     d_scores, d_masks = scores.new_empty(scores.shape, dtype=dtype), masks.new_empty(masks.shape, dtype=dtype)
-    cpu.project_masks_backward(
+    _run_on_cpu(
+        cpu.project_masks_backward,
         _array(scores.to(dtype)),
         _array(masks.to(dtype)),
         _array(winners),
         _array(grad_canvas.to(dtype)),
         _array(d_scores),
         _array(d_masks),
-        threads=torch.get_num_threads(),
     )
     return d_scores.to(scores.dtype), d_masks.to(masks.dtype)
 
@@ -233,6 +236,18 @@ def _empty_outputs(
 ) -> tuple[Tensor, Tensor]:
     winners = masks.new_empty(shape if with_winners else (0,), dtype=torch.int32)
     return masks.new_empty(shape, dtype=dtype), winners
+
+
+def _run_on_cpu(kernel: Callable[..., None], *arrays: Any) -> None:
+    """Run a kernel on as many threads as torch may use, and leave torch's number as it was.
+
+    Numba's OpenMP layer sets the number for the whole process when it starts: torch would then split its sums otherwise
+    than before, and a resumed run would not end with the same bits.
+    """
+    threads = torch.get_num_threads()
+    kernel(*arrays, threads=threads)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def _flat(tensor: Tensor) -> Tensor:

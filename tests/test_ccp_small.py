@@ -1,4 +1,4 @@
-"""The main job on real photographs. It takes minutes of training, so `make test-all` runs it and `make test` does not."""
+"""The main job on real photographs. It takes 25 minutes of training, so `make test-all` runs it and `make test` does not."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from click.testing import Result
 
 
 @pytest.mark.slow
-def test_a_third_of_the_schedule_beats_the_position_prior(
+def test_ccp_small_beats_the_position_prior(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imptool: Callable[..., Result]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMPTOOL_DATA", str(shared_data))
-    shorter = {"detector.iterations": 200, "detector.steps": [160], "full.iterations": 240, "full.steps": [200]}
-    overrides = [part for key, value in shorter.items() for part in ("-o", f"stages.{key}={value}")]
     for arguments in (
         ("convert-instances", "recipes/datasets/ccp.yaml"),
-        ("train", "recipes/ccp_small.yaml", *overrides),
+        ("train", "recipes/ccp_small.yaml"),
         ("eval", "--boundary-bands", "--baseline", "prior", "--out", "figures"),
     ):
         result = imptool(*arguments)
         assert result.exit_code == 0, result.output
     metrics = json.loads(Path("figures/metrics.json").read_text())
     ours, prior = metrics["semantic"]["panoptic-fpn-imp"], metrics["semantic"]["prior"]
-    assert ours["miou"] > prior["miou"]
+    assert ours["miou"] >= 1.5 * prior["miou"]
     assert ours["pixel_accuracy"] > prior["pixel_accuracy"]
     assert metrics["canvas_nonempty"] > 0.5
     for band, floor in zip(ours["bands"], prior["bands"], strict=True):

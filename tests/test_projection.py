@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -202,3 +205,17 @@ def test_two_runs_give_equal_bits_on_any_number_of_threads() -> None:
     for canvas, gradient in results[1:]:
         np.testing.assert_array_equal(canvas, results[0][0])
         np.testing.assert_array_equal(gradient, results[0][1])
+
+
+def test_first_call_leaves_the_number_of_threads_of_torch_alone() -> None:
+    script = """
+import torch
+from imptool.projection import project_masks
+one = torch.ones(1)
+where = one.long() * 0
+project_masks(torch.tensor([[0.0, 0, 4, 4]]), where, one, torch.ones(1, 2, 2), where, num_layers=1, size=(4, 4), batch=1)
+print(torch.get_num_threads())
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["1"]

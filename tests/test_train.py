@@ -208,6 +208,34 @@ def test_photographs_that_were_not_converted_are_refused_before_training(convert
     assert "convert again with --overwrite" in result.output
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("bbox", None), ("bbox", ["a", 2, 3, 4]), ("segmentation", [[11, 41, 40, 41, 40, 80]]), ("area", "x")]
+)
+def test_instances_made_by_hand_train_by_their_masks_alone(converted: Path, key: str, value: object) -> None:
+    path = Path("instances/drawn/train.json")
+    document = json.loads(path.read_text())
+    document["annotations"][0][key] = value
+    del document["info"]
+    path.write_text(json.dumps(document))
+    dataset, recipe = load_dataset("drawn.yaml"), load_recipe("tiny.yaml")
+    samples = TrainingSamples(dataset, "train", read_instances(dataset, "train"), size=recipe.input, seed=0)
+    for position in range(4):
+        assert samples[position].target["boxes"].shape == (2, 4)
+
+
+def test_checkpoint_that_would_run_code_is_refused(converted: Path, imptool: Imptool) -> None:
+    run = train_tiny("run")
+    (run / "weights.safetensors").unlink()
+    kept = latest_checkpoint(run)
+    assert kept is not None
+    kept.write_bytes(b"cposix\nsystem\n(S'touch hacked'\ntR.")  # a pickle that calls system()
+    for arguments in (("eval", "run"), ("train", "run", "--resume")):
+        result = imptool(*arguments)
+        assert result.exit_code == 2
+        assert f"{kept} is no checkpoint of imptool" in result.output
+    assert not Path("hacked").exists()
+
+
 def test_split_that_does_not_exist_is_refused_before_training(converted: Path, imptool: Imptool) -> None:
     for override in ("train_split=trian", "val_split=vall"):
         result = imptool("train", "tiny.yaml", "-o", override)

@@ -50,7 +50,10 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
     found = {category["id"]: category["name"] for category in document["categories"]}
     if found != {row["id"]: row["name"] for row in categories(dataset)}:
         raise InputError(f"{path} was made for another class list than {dataset.source}: convert again with --overwrite")
-    converted = {image["file_name"] for image in document["images"]} | set(document["info"].get("left_out", []))
+    info = document.get("info")
+    left_out = info.get("left_out") if isinstance(info, dict) else None
+    converted = {image["file_name"] for image in document["images"]}
+    converted |= {name for name in left_out if isinstance(name, str)} if isinstance(left_out, list) else set()
     wanted = {file_name(dataset, item) for item in items}
     if converted != wanted:
         raise InputError(

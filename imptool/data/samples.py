@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from pycocotools import mask as rle
 from torch.utils.data import Dataset as TorchDataset
 
+from imptool.data.coco import decode_masks
 from imptool.data.dataset import Dataset
 from imptool.data.images import read_image
 from imptool.data.instances import file_name
@@ -88,44 +88,46 @@ class TrainingSamples(TorchDataset[Sample]):
 
     def _read(self, item: Item, annotations: Sequence[Mapping[str, Any]], *, mirrored: bool) -> Sample:
         image, ids = read_image(item.image), self.dataset.read_labels(item)
-        for annotation in annotations:
-            if tuple(annotation["segmentation"]["size"]) != ids.shape:
-                raise InputError(f"{item.image}: its instances have another size than the photograph: convert them again")
         size = resized_size(ids.shape, short_side=self.size.short_side, long_side=self.size.long_side)
         labels = self.dataset.labels
         semantic = cv2.resize(labels.to_channels(ids), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.int64)
-        target = instance_target(annotations, labels, from_size=ids.shape, to_size=size)
+        try:
+            masks = decode_masks(annotations, ids.shape)
+        except ValueError as error:
+            raise InputError(f"{item.image}: its instances do not fit it ({error}): convert again with --overwrite") from error
+        target = instance_target(masks, [row["category_id"] for row in annotations], labels, to_size=size)
         target["semantic"] = torch.from_numpy(semantic)
         tensor = image_tensor(resize_image(image, size))
         return Sample(item.stem, *(mirror(tensor, target) if mirrored else (tensor, target)))
 
 
 def instance_target(
-    annotations: Sequence[Mapping[str, Any]], labels: LabelSet, *, from_size: tuple[int, ...], to_size: tuple[int, int]
+    masks: np.ndarray, category_ids: Sequence[int], labels: LabelSet, *, to_size: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
-    """COCO annotations -> boxes, labels and masks of the things at the resized size, without instances that vanish there.
+    """Boxes, labels and masks of the things at the resized size, without instances that vanish there.
 
     Args:
-        from_size, to_size: (H, W) of the photograph and of the network's input.
+        masks: [N, h, w] uint8 at the photograph's size; category_ids: their N class ids.
+        to_size: (H, W) of the network's input.
     Returns:
-        boxes [N, 4] float32 xyxy in resized pixels, labels [N] int64 1..K, masks [N, H, W] uint8.
+        boxes [M, 4] float32 xyxy in resized pixels, labels [M] int64 1..K, masks [M, H, W] uint8.
     """
     label_of_id = {labels.ids[channel]: label for label, channel in enumerate(labels.things, start=1)}
-    scale = np.array([to_size[1] / from_size[1], to_size[0] / from_size[0]] * 2)
-    boxes, kept, masks = [], [], []
-    for annotation in annotations:
-        if annotation["category_id"] not in label_of_id:
+    scale = np.array([to_size[1] / masks.shape[2], to_size[0] / masks.shape[1]] * 2)
+    boxes, kept, resized = [], [], []
+    for mask, category_id in zip(masks, category_ids, strict=True):
+        if category_id not in label_of_id:
             continue
-        mask = cv2.resize(rle.decode(annotation["segmentation"]), to_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        if mask.any():
-            x, y, width, height = annotation["bbox"]
+        small = cv2.resize(mask, to_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        if small.any():
+            x, y, width, height = cv2.boundingRect(mask)
             boxes.append(np.array([x, y, x + width, y + height]) * scale)
-            kept.append(label_of_id[annotation["category_id"]])
-            masks.append(mask)
+            kept.append(label_of_id[category_id])
+            resized.append(small)
     return {
         "boxes": torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)),
         "labels": torch.tensor(kept, dtype=torch.int64),
-        "masks": torch.from_numpy(np.array(masks, np.uint8).reshape(-1, *to_size)),
+        "masks": torch.from_numpy(np.array(resized, np.uint8).reshape(-1, *to_size)),
     }
 
 
