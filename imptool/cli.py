@@ -141,7 +141,7 @@ def train_command(
 
     \b
     imptool train recipes/ccp_small.yaml
-    imptool train recipes/ccp_small.yaml --dataset my.yaml -o stages.full.iterations=2000
+    imptool train recipes/ccp_small.yaml --dataset my.yaml -o solver.lr=0.01
     imptool train recipes/ccp_small.yaml --resume
     """
     from imptool.checkpoint import newest_run

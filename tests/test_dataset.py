@@ -402,3 +402,11 @@ def test_a_file_more_does_not_reshuffle_a_random_split(workplace: Path) -> None:
         source = workplace / "data" / "drawn" / kind
         (source / "006.png").write_bytes((source / "005.png").read_bytes())
     assert len(before & set(stems(described(text), "val"))) >= 1
+
+
+def test_splits_that_share_a_photograph_are_refused(workplace: Path) -> None:
+    (workplace / "data" / "drawn" / "a.txt").write_text("000\n001")
+    (workplace / "data" / "drawn" / "b.txt").write_text("001\n002")
+    (workplace / "both.yaml").write_text("layout: folder\nroot: drawn\nsplits: {train: a.txt, val: b.txt}\n")
+    with pytest.raises(InputError, match="both.yaml: splits: 001 is in two of them"):
+        load_dataset("both.yaml")

@@ -254,7 +254,14 @@ def _scan_classes(items: Sequence[Item], remap: Mapping[int, int], *, ignore: in
 
 def _make_splits(described: DatasetFile, items: list[Item], root: Path, source: Path) -> dict[str, tuple[Item, ...]]:
     if described.splits is not None:
-        return {name: _listed_split(items, root / listed) for name, listed in described.splits.items()}
+        splits = {name: _listed_split(items, root / listed) for name, listed in described.splits.items()}
+        counts = Counter(item.stem for members in splits.values() for item in members)
+        shared = [stem for stem, count in counts.items() if count > 1]
+        if shared:
+            raise InputError(
+                f"{source}: splits: {shared[0]} is in two of them ({len(shared)} such): figures would be flattered"
+            )
+        return splits
     if described.random_splits is not None:
         return _random_splits(described.random_splits, items, source)
     return {"all": tuple(items)}
