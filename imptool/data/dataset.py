@@ -258,9 +258,7 @@ def _make_splits(described: DatasetFile, items: list[Item], root: Path, source: 
         counts = Counter(item.stem for members in splits.values() for item in members)
         shared = [stem for stem, count in counts.items() if count > 1]
         if shared:
-            raise InputError(
-                f"{source}: splits: {shared[0]} is in two of them ({len(shared)} such): figures would be flattered"
-            )
+            raise InputError(f"{source}: splits: {shared[0]} is in two of them ({len(shared)} such): keep each in one")
         return splits
     if described.random_splits is not None:
         return _random_splits(described.random_splits, items, source)
