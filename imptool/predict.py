@@ -41,7 +41,6 @@ def predict(
         raise InputError(f"{trained.source} is a {trained.name}: it has no semantic head to parse photographs with")
     _check_own(out)
     paths = _photographs(folder, out)
-    _remove_results(out)
     names = output_names([path.relative_to(folder) for path in paths])
     ids = {path: rank for rank, path in enumerate(paths, start=1)}
     labels = trained.labels
@@ -57,6 +56,8 @@ def predict(
                 problems.append(problem)
                 continue
             prediction = parse_image(trained.model, image, trained.recipe.input, device=device)
+            if not images:
+                _remove_results(out)  # only now that there is something to put in their place
             found.update(_write_maps(image, prediction, labels, out, names[ids[path] - 1]))
             rows = coco_results(prediction, labels, image_id=ids[path])
             instances.update(labels.names[labels.things[label - 1]] for label in prediction.labels.tolist())
