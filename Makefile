@@ -1,8 +1,11 @@
-# `make test` on a fresh machine: makes .venv when it is missing or older than what it is made from, then runs the tests.
+# `make demo` and `make test` work on a fresh machine: .venv is made when it is missing or older than what it is made from.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test test-all lint format clean
+.PHONY: demo test test-all lint format clean
+
+demo: .venv/installed
+	$(BIN)/imptool demo
 
 test: .venv/installed
 	$(BIN)/pytest -m "not slow"

@@ -26,6 +26,17 @@ from imptool.recipe import Recipe
 RUNS = Path("runs")
 WEIGHTS = "weights.safetensors"
 
+_CHECKPOINT = {
+    "stage": str,
+    "iteration": int,
+    "about": dict,
+    "model": dict,
+    "optimizer": dict,
+    "unreadable": dict,
+    "rng": torch.Tensor,
+    "cuda_rng": torch.Tensor | None,
+}
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -75,9 +86,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # about foreign pickles, which are refused just after
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        state["about"], state["model"], state["stage"], state["iteration"]
+        for key, kind in _CHECKPOINT.items():
+            if not isinstance(state[key], kind):
+                raise TypeError(f"its {key} is of the type {type(state[key]).__name__}")
+        if not all(isinstance(part, str) for pair in state["unreadable"].items() for part in pair):
+            raise TypeError("its unreadable photographs are no text")
     except Exception as error:  # torch raises half a dozen kinds for a broken or foreign file
-        raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {' '.join(str(error).split())[:160]}") from error
+        raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {_one_line(error)}") from error
     return state
 
 
@@ -98,10 +113,19 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["imptool"])  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is no weights file of imptool, or is damaged: {' '.join(str(error).split())[:160]}"
-        ) from error
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no weights file of imptool, or is damaged: {_one_line(error)}") from error
+
+
+def parse_about(about: Any, *, source: Path) -> tuple[str, Recipe, LabelSet]:
+    """The model's name, recipe and classes from what a checkpoint or weights file says of itself; InputError when damaged."""
+    try:
+        name, plain, labels = about["model"], about["recipe"], LabelSet.from_plain(about["labels"])
+        if not isinstance(name, str) or not labels.classes or labels.background not in (None, *labels.ids):
+            raise ValueError("model or classes are none")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{source} does not say what it was trained for, or is damaged: {_one_line(error)}") from error
+    return name, parse_strict(Recipe, plain, source=f"{source} (recipe)"), labels
 
 
 def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path, strict: bool = True) -> list[str]:
@@ -117,10 +141,27 @@ def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path
         state = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     try:
         return list(model.load_state_dict(state, strict=strict).missing_keys)
-    except RuntimeError as error:
-        raise InputError(
-            f"{source} holds the weights of another model or class list: {' '.join(str(error).split())[:200]}"
-        ) from error
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(f"{source} holds the weights of another model or class list: {_one_line(error)}") from error
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, source: Path) -> None:
+    """Load the optimizer's averages of the gradients; everything else of it comes from the recipe.
+
+    Raises:
+        InputError: the averages are those of another model or optimizer.
+    """
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    averages = ("exp_avg", "exp_avg_sq") if isinstance(optimizer, torch.optim.AdamW) else ("momentum_buffer",)
+    try:
+        for index, values in state["state"].items():
+            for name in averages:
+                average, wanted = values[name], trained[index].shape
+                if average is not None and average.shape != wanted:
+                    raise ValueError(f"{name} {index} is {list(average.shape)}, not {list(wanted)}")
+        optimizer.load_state_dict({"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{source} holds the state of another optimizer or model: {_one_line(error)}; train anew") from error
 
 
 def load_run(run: Path, *, device: torch.device) -> TrainedModel:
@@ -137,11 +178,10 @@ def load_run(run: Path, *, device: torch.device) -> TrainedModel:
     else:
         checkpoint = load_checkpoint(path)
         state, about = checkpoint["model"], checkpoint["about"]
-    recipe = parse_strict(Recipe, about["recipe"], source=f"{path} (recipe)")
-    labels = LabelSet.from_plain(about["labels"])
-    model = build_model(about["model"], recipe, labels, pretrained=False)
+    name, recipe, labels = parse_about(about, source=path)
+    model = build_model(name, recipe, labels, pretrained=False)
     load_state(model, state, source=path)
-    return TrainedModel(model.eval().to(device), about["model"], recipe, labels, path)
+    return TrainedModel(model.eval().to(device), name, recipe, labels, path)
 
 
 def newest_run(recipe_name: str = "", *, unfinished: bool = False) -> Path:
@@ -183,8 +223,12 @@ def _whole_file(path: Path) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())  # older checkpoints are removed next: a power cut must not take both
         except (RuntimeError, SafetensorError) as error:
-            raise OSError(errno.EIO, " ".join(str(error).split())[:160], str(path)) from error
+            raise OSError(errno.EIO, _one_line(error), str(path)) from error
 
 
 def _about(name: str, recipe: Recipe, labels: LabelSet) -> dict[str, Any]:
     return {"model": name, "recipe": recipe.to_plain(), "labels": labels.to_plain(), "version": __version__}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

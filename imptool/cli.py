@@ -18,6 +18,7 @@ import click
 
 from imptool import __version__
 from imptool.files import InputError
+from imptool.report.progress import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,6 +65,9 @@ def main() -> None:
     """Clothing parsing with Instance Mask Projection.
 
     \b
+    imptool demo                                          all of it on drawn outfits, and a page to look at
+
+    \b
     imptool convert-instances recipes/datasets/ccp.yaml   label maps -> instances (COCO JSON)
     imptool train recipes/ccp_small.yaml                  train a recipe's stages
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run
@@ -73,6 +77,55 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name need not be text that the terminal can show
     warnings.filterwarnings("ignore", module="PIL")  # odd EXIF blocks and large pictures warn; neither is the user's concern
+
+
+@main.command("demo")
+@click.argument("out", type=click.Path(path_type=Path), default="demo")
+def demo_command(out: Path) -> None:
+    """See the whole way on drawn outfits. Draws, converts, trains, measures and parses, in some minutes.
+
+    Everything goes to OUT (default: demo), with a page to look at: OUT/index.html. Each command is shown before it
+    runs. Running it again makes it anew.
+
+    \b
+    imptool demo
+    """
+    from imptool.demo import demo
+
+    demo(out, run=lambda words: main.main(list(words), prog_name="imptool", standalone_mode=False), console=_console())
+
+
+@main.command("outfits")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--count", type=int, default=200, show_default=True, help="Pictures; one in five goes to the val split.")
+@click.option("--size", default="480x320", show_default=True, metavar="HEIGHTxWIDTH", help="In pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other pictures.")
+@click.option("--groups", is_flag=True, help="The groups of Table 7 (upper, lower, whole, ...) as classes, in place of all 25.")
+@_workers
+@_overwrite
+def outfits_command(out: Path, count: int, size: str, seed: int, groups: bool, workers: int, overwrite: bool) -> None:
+    """Draw a dataset of outfits: pictures, label PNGs, true instances, a dataset YAML.
+
+    The 25 classes are those of the paper's own dataset, which cannot be had. The same seed gives the same pictures.
+
+    \b
+    imptool outfits my-outfits
+    imptool outfits my-outfits --count 5000 --size 800x600 --seed 7
+    """
+    from imptool.outfits import write_outfits
+
+    console = _console()
+    path = write_outfits(
+        out,
+        count=count,
+        size=_height_and_width(size),
+        seed=seed,
+        groups=groups,
+        workers=workers,
+        overwrite=overwrite,
+        console=console,
+    )
+    say(console, f"{path}: {count:,} outfits; next: imptool convert-instances {path}")
 
 
 @main.command("convert-instances")
@@ -101,7 +154,7 @@ def convert_instances_command(
 
     found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()))
     console = _console()
-    _say(console, f"{found.name}: {len(found.labels.foreground)} classes, {_background(found)}, from {found.root}")
+    say(console, f"{found.name}: {len(found.labels.foreground)} classes, {_background(found)}, from {found.root}")
     results = convert_instances(
         found,
         out=out,
@@ -155,7 +208,12 @@ def train_command(
     if seed is not None:
         override += (f"seed={seed}",)
     run = None
-    if resume and Path(recipe).is_dir():
+    if Path(recipe).is_dir():
+        if not resume:
+            raise InputError(
+                f"{recipe} is a folder: imptool train {recipe} --resume goes on with a run, "
+                f"imptool train {recipe}/recipe.yaml trains its recipe anew"
+            )
         run, recipe = Path(recipe), str(Path(recipe) / "recipe.yaml")
     loaded = load_recipe(recipe, override)
     if resume:
@@ -169,9 +227,7 @@ def train_command(
     except Interrupted as stop:
         click.echo(f"{stop}; go on with: imptool train {run} --resume", err=True)
         sys.exit(130)
-    _say(
-        console, f"trained in {_minutes(result.seconds)}: {run}/weights.safetensors; next: imptool eval {run} --boundary-bands"
-    )
+    say(console, f"trained in {_minutes(result.seconds)}: {run}/weights.safetensors; next: imptool eval {run} --boundary-bands")
     _exit_with_failures(list(result.unreadable.values()))
 
 
@@ -223,7 +279,7 @@ def eval_command(
     prior_only = run is None and dataset is not None and baseline is not None
     trained = None if prior_only else load_run(run or newest_run(), device=place)
     if trained is not None:
-        _say(console, f"{trained.name} from {trained.source}, on {place}")
+        say(console, f"{trained.name} from {trained.source}, on {place}")
     if out is not None:
         check_free(out, overwrite=None)
     result = evaluate(
@@ -232,7 +288,7 @@ def eval_command(
     print_evaluation(result, console)
     folder = out or (trained.source.parent / f"eval-{result.split}" if trained else None)
     for path in write_evaluation(result, folder) if folder else ():
-        _say(console, str(path))
+        say(console, str(path))
     _exit_with_failures(result.failed)
 
 
@@ -253,13 +309,14 @@ def predict_command(folder: Path, run: Path | None, out: Path | None, overwrite:
     from imptool.checkpoint import load_run, newest_run
     from imptool.files import check_free
     from imptool.models.inference import choose_device
-    from imptool.predict import predict
+    from imptool.predict import find_photographs, predict
 
     out = out or Path("predictions", folder.resolve().name)
     check_free(out, overwrite=overwrite)
+    find_photographs(folder, out)  # a wrong folder should not wait for the weights
     console, place = _console(), choose_device(device)
     trained = load_run(run or newest_run(), device=place)
-    _say(console, f"{trained.name} from {trained.source}, on {place}")
+    say(console, f"{trained.name} from {trained.source}, on {place}")
     _exit_with_failures(predict(trained, folder, out, device=place, workers=workers, console=console))
 
 
@@ -273,15 +330,18 @@ def _band_widths(text: str) -> tuple[float, ...]:
     return widths
 
 
+def _height_and_width(text: str) -> tuple[int, int]:
+    height, by, width = text.lower().partition("x")
+    if not (by and height.isdecimal() and width.isdecimal()):
+        raise InputError(f"--size {text}: write height and width in px, such as 480x320")
+    return int(height), int(width)
+
+
 def _console() -> Console:
     from rich.console import Console
 
     # A pipe or file has no width: wide enough for every table.
     return Console() if sys.stdout.isatty() else Console(width=120)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _quoted(value: str) -> str:

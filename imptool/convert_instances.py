@@ -14,7 +14,7 @@ from imptool.data.coco import write_coco
 from imptool.data.dataset import Dataset
 from imptool.data.instances import ConvertedSplit, class_statistics, convert_split, instances_path
 from imptool.files import InputError
-from imptool.report.progress import track
+from imptool.report.progress import say, track
 
 
 def convert_instances(
@@ -34,6 +34,8 @@ def convert_instances(
         raise InputError(f"{existing[0]} exists: add --overwrite to replace it, or choose another --out")
     for split in dataset.splits:
         dataset.split(split)  # an empty one is refused before anything is written
+    if dataset.note:
+        say(console, f"note: {dataset.note}")
     results: dict[str, ConvertedSplit] = {}
     for split, items in dataset.splits.items():
         progress = partial(track, console, title=split, total=len(items))
@@ -44,6 +46,9 @@ def convert_instances(
     failed = [problem for result in results.values() for problem in result.failed]
     if not any(result.document["images"] for result in results.values()):
         raise InputError(f"{dataset.source}: none of its {len(failed)} photographs can be used; the first: {failed[0]}")
+    for split, result in results.items():
+        if not result.document["images"]:
+            paths[split].unlink(missing_ok=True)  # of an earlier conversion
     _print_summary(dataset, results, paths, console)
     return results
 
@@ -81,10 +86,10 @@ def _print_summary(dataset: Dataset, results: dict[str, ConvertedSplit], paths: 
             line = f"{paths[split]}: not written, no photograph of this split can be used"
         if result.dropped:
             line += f"; {result.dropped:,} components under --min-area dropped"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
         if result.empty:
             line = f"  {len(result.empty)} without any instance (all background or ignored): {_some(result.empty)}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, line)
 
 
 def _some(names: list[str], most: int = 20) -> str:

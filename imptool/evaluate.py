@@ -27,11 +27,12 @@ from imptool.metrics import average_precision, boundary, confusion
 from imptool.metrics.prior import GRID, count_positions, predict_prior
 from imptool.models.inference import Prediction, coco_results, parse_image
 from imptool.report.plots import plot_bands
-from imptool.report.progress import track
+from imptool.report.progress import say, track
 from imptool.report.tables import bands_table, classes_table, percent, summary_table
 
 SCHEMA = 1  # of metrics.json
 PRIOR = "prior"
+_READ = ("image_id", "category_id", "segmentation", "iscrowd")  # boxes and areas are those of the masks, as in training
 
 
 @dataclass
@@ -115,7 +116,11 @@ class InstanceTally:
         ground_truth = {
             "images": [image for image in images if image["id"] in self.seen],
             "categories": [category for category in self.document["categories"] if category["id"] in things],
-            "annotations": [row for row in rows if row["image_id"] in self.seen and row["category_id"] in things],
+            "annotations": [
+                {key: row[key] for key in _READ if key in row}
+                for row in rows
+                if row["image_id"] in self.seen and row["category_id"] in things
+            ],
         }
         kinds = {"box": "bbox", "mask": "segm"}
         return {
@@ -216,9 +221,9 @@ def print_evaluation(result: Evaluation, console: Console) -> None:
             console.print(bands_table({name: (tally.bands, tally.band_summaries()) for name, tally in tallies.items()}))
     for kind, figures in result.precision.items():
         line = "  ".join(f"{key} {percent(figures[key])}" for key in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
-        console.print(f"{kind} {line}", highlight=False)
+        say(console, f"{kind} {line}")
     if not math.isnan(result.canvas_nonempty):
-        console.print(f"photographs with a non-empty canvas: {result.canvas_nonempty:.1%}", highlight=False)
+        say(console, f"photographs with a non-empty canvas: {result.canvas_nonempty:.1%}")
 
 
 def write_evaluation(result: Evaluation, folder: Path) -> list[Path]:
@@ -241,6 +246,7 @@ def write_evaluation(result: Evaluation, folder: Path) -> list[Path]:
             "split": result.split,
             "photographs": result.images,
             "left_out": result.failed,
+            "generator": result.dataset.generator.model_dump() if result.dataset.generator else None,
             **result.dataset.labels.to_plain(),
         },
         "model": trained.name if trained else None,

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
 import re
 import reprlib
 import tempfile
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
+_UNFINISHED = ".unfinished-"
 RECIPES = Path(__file__).parent / "recipes"  # travels in the wheel; the checkout's recipes/ is a link to it
 
 
@@ -81,7 +85,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that the loader would take for a number."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def parse_yaml(text: str) -> Any:
@@ -90,6 +99,13 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except ValueError as error:  # 2026-02-30 looks like a date
         raise yaml.YAMLError(str(error)) from error
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML text that `parse_yaml` reads back equal."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -124,19 +140,38 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     A crash leaves the old file or none, never half a file. The temporary name keeps the suffix, from which some writers
     take the format.
+
+    Raises:
+        OSError: with the name of `path`, where the writer gave none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    _remove_stale(path.parent.absolute())
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is an ordinary file
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or _UNFINISHED in str(error.filename)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@cache
+def _remove_stale(folder: Path) -> None:
+    """Remove what a killed process left unfinished in a folder; once, as a listing for each file of many would be slow."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - 3600:  # a younger one may still be written
+                path.unlink()
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:

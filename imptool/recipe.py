@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -15,6 +15,7 @@ from imptool.files import (
     FileName,
     InputError,
     Strict,
+    dump_yaml,
     find_yaml,
     nearest,
     parse_strict,
@@ -27,8 +28,8 @@ from imptool.files import (
 class Input(Strict):
     """How photographs become network input: the short side, unless the long side would pass its limit."""
 
-    short_side: int = Field(default=800, ge=32)
-    long_side: int = Field(default=1333, ge=32)
+    short_side: int = Field(default=800, ge=32, le=8192)
+    long_side: int = Field(default=1333, ge=32, le=16384)
     flip: float = Field(default=0.5, ge=0, le=1)  # share of training images mirrored left to right
 
 
@@ -38,7 +39,7 @@ class Backbone(Strict):
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     weights: str = "IMAGENET1K_V1"  # a torchvision name, a local .pth or .safetensors file, or none
     norm: Literal["frozen", "batch", "group"] = "frozen"
-    fpn_channels: int = Field(default=256, ge=32)
+    fpn_channels: int = Field(default=256, ge=32, le=4096)
 
     @model_validator(mode="after")
     def _frozen_norm_needs_weights(self) -> Backbone:
@@ -48,19 +49,24 @@ class Backbone(Strict):
 
 
 class Detector(Strict):
-    """Mask R-CNN's sizes; the defaults are those of maskrcnn-benchmark, on which the paper builds."""
+    """Mask R-CNN's sizes; the defaults are those of maskrcnn-benchmark, on which the paper builds.
 
-    anchor_sizes: list[int] = Field(default=[32, 64, 128, 256, 512], min_length=5, max_length=5)  # px, P2..P6
-    proposals_train: int = Field(default=2000, ge=1)
-    proposals_test: int = Field(default=1000, ge=1)
-    proposals_before_nms_train: int = Field(default=2000, ge=1)
-    proposals_before_nms_test: int = Field(default=1000, ge=1)
-    rois_per_image: int = Field(default=512, ge=1)
-    box_features: int = Field(default=1024, ge=1)
-    mask_channels: list[int] = Field(default=[256, 256, 256, 256], min_length=1)
+    The upper bounds are far above any use: they catch the zeros too many that would ask for terabytes of memory.
+    """
+
+    anchor_sizes: list[Annotated[int, Field(gt=0, le=16384)]] = Field(
+        default=[32, 64, 128, 256, 512], min_length=5, max_length=5
+    )  # px, P2..P6
+    proposals_train: int = Field(default=2000, ge=1, le=100_000)
+    proposals_test: int = Field(default=1000, ge=1, le=100_000)
+    proposals_before_nms_train: int = Field(default=2000, ge=1, le=100_000)
+    proposals_before_nms_test: int = Field(default=1000, ge=1, le=100_000)
+    rois_per_image: int = Field(default=512, ge=1, le=100_000)
+    box_features: int = Field(default=1024, ge=1, le=16384)
+    mask_channels: list[Annotated[int, Field(gt=0, le=4096)]] = Field(default=[256, 256, 256, 256], min_length=1, max_length=32)
     score_threshold: float = Field(default=0.05, ge=0, le=1)
     nms_threshold: float = Field(default=0.5, gt=0, le=1)
-    detections: int = Field(default=100, ge=1)
+    detections: int = Field(default=100, ge=1, le=10_000)
 
 
 class Projection(Strict):
@@ -69,27 +75,31 @@ class Projection(Strict):
     detach: bool = False  # stop the semantic loss at the canvas instead of letting it reach masks and scores
 
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Losses(Strict):
     """Weights of the losses."""
 
-    rpn_objectness: float = 1.0
-    rpn_box: float = 1.0
-    classifier: float = 1.0
-    box: float = 1.0
-    mask: float = 1.0
-    semantic: float = 1.0
+    rpn_objectness: Weight = 1.0
+    rpn_box: Weight = 1.0
+    classifier: Weight = 1.0
+    box: Weight = 1.0
+    mask: Weight = 1.0
+    semantic: Weight = 1.0
 
 
 class Solver(Strict):
-    """SGD with momentum; `lr` is for `batch` images an iteration."""
+    """The optimizer; `lr` is for `batch` images an iteration."""
 
-    batch: int = Field(default=8, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # the paper's; adamw gets further in few iterations from scratch
+    batch: int = Field(default=8, ge=1, le=4096)
     lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0001, ge=0, allow_inf_nan=False)
     warmup: int = Field(default=500, ge=0)  # iterations in which lr grows linearly from a thousandth
     gamma: float = Field(default=0.1, gt=0, le=1)  # the learning rate is multiplied by this at each of a stage's `steps`
-    clip_norm: float | None = Field(default=None, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class Stage(Strict):
@@ -97,9 +107,9 @@ class Stage(Strict):
 
     model: str
     start: str | None = Field(default=None, alias="from")
-    iterations: int = Field(ge=1)
+    iterations: int = Field(ge=1, le=1_000_000_000)
     steps: list[int] = []
-    lr: float | None = Field(default=None, gt=0)  # in place of the solver's
+    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # in place of the solver's
 
 
 class Recipe(Strict):
@@ -116,7 +126,7 @@ class Recipe(Strict):
     solver: Solver = Solver()
     stages: dict[FileName, Stage] = Field(min_length=1)
     checkpoint_every: int = Field(default=1000, ge=1)  # iterations
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63 - 1000)  # each stage has its own: seed + its place
 
     @model_validator(mode="after")
     def _stages_start_from_earlier_ones(self) -> Recipe:
@@ -149,7 +159,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
     with whole_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(recipe.to_plain(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        temporary.write_text(dump_yaml(recipe.to_plain()), encoding="utf-8")
 
 
 def _shipped_recipes(misspelt: str) -> str:

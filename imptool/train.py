@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import re
+import reprlib
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,27 +22,28 @@ from typing import Any
 import cv2
 import torch
 from rich.console import Console
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.tensorboard import SummaryWriter
 
 from imptool.checkpoint import (
     WEIGHTS,
     latest_checkpoint,
     load_checkpoint,
+    load_optimizer,
     load_state,
     load_weights,
+    parse_about,
     save_checkpoint,
     save_weights,
 )
 from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances
-from imptool.data.label_set import LabelSet
 from imptool.data.samples import Sample, TrainingSamples
-from imptool.files import InputError, parse_strict, whole_file
+from imptool.files import InputError, whole_file
 from imptool.models import build_model, find_model
 from imptool.models.parser import Parser
 from imptool.recipe import Recipe, Solver, Stage, write_recipe
-from imptool.report.progress import ProgressBar
+from imptool.report.progress import ProgressBar, say
 
 LOG_EVERY = 10  # iterations
 
@@ -89,6 +95,8 @@ def train(
     dataset.split(recipe.val_split)  # a misspelt one should not wait for eval
     checkpoint = _checkpoint_to_resume(run, recipe, dataset) if resume else None
     result = TrainResult(unreadable=checkpoint["unreadable"] if checkpoint else {})
+    for line in idle_settings(recipe):
+        say(console, f"note: {line}")
     with _stop_signals() as stop:
         passed = list(recipe.stages).index(checkpoint["stage"]) if checkpoint else 0
         for index, (name, stage) in enumerate(recipe.stages.items()):
@@ -99,11 +107,10 @@ def train(
             samples = TrainingSamples(dataset, recipe.train_split, document, size=recipe.input, seed=seed)
             model = _start_model(run, recipe, dataset, stage, console, resumed=checkpoint is not None).to(device)
             write_recipe(run / "recipe.yaml", recipe)  # only now: a model that cannot be built leaves no run behind
-            console.print(
+            say(
+                console,
                 f"{run}, stage {name}: {stage.model}, {stage.iterations} iterations of {recipe.solver.batch} "
                 f"from {len(samples)} photographs, on {device}",
-                highlight=False,
-                soft_wrap=True,
             )
             job = _StageJob(run, name, stage, recipe, dataset, model, samples, device, workers, console, stop, result)
             job.train(checkpoint)
@@ -134,7 +141,7 @@ class _StageJob:
     def train(self, checkpoint: dict[str, Any] | None) -> None:
         solver, start = self.recipe.solver, 0
         base_lr = self.stage.lr or solver.lr
-        optimizer = build_optimizer(self.model, lr=base_lr, momentum=solver.momentum, weight_decay=solver.weight_decay)
+        optimizer = build_optimizer(self.model, solver, lr=base_lr)
         if checkpoint is not None:
             start = self._restore(checkpoint, optimizer)
         self.model.train()
@@ -198,25 +205,38 @@ class _StageJob:
 
     def _batches(self, start: int) -> Iterator[list[Sample]]:
         batch = self.recipe.solver.batch
-        return iter(
-            DataLoader(
+        try:
+            yield from DataLoader(
                 self.samples,
                 batch_size=batch,
                 sampler=range(start * batch, self.stage.iterations * batch),
-                collate_fn=list,
+                collate_fn=_share_batch,
                 num_workers=self.workers,
                 worker_init_fn=_start_worker,
                 # Workers draw nothing from it, but the default one would be the model's.
                 generator=torch.Generator(),
             )
-        )
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the workers, and the exit would wait for these
+            lines = [
+                line for line in str(error).splitlines() if re.search(r"shared memory|DataLoader worker \(pid|Errno", line)
+            ]
+            if not self.workers or not lines:
+                raise
+            raise InputError(
+                f"the workers that read photographs have failed ({lines[-1].strip()}): "
+                "use --workers 0, or fewer, or enlarge /dev/shm"
+            ) from error
 
     def _restore(self, checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
         load_state(self.model, checkpoint["model"], source=self.run)
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        torch.set_rng_state(checkpoint["rng"])
-        if self.device.type == "cuda" and checkpoint["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(checkpoint["cuda_rng"], self.device)
+        load_optimizer(optimizer, checkpoint["optimizer"], source=self.run)
+        try:
+            torch.set_rng_state(checkpoint["rng"])
+            if self.device.type == "cuda" and checkpoint["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(checkpoint["cuda_rng"], self.device)
+        except (RuntimeError, TypeError) as error:
+            raise InputError(f"{self.run}: the random state of its checkpoint is damaged: {error}; train anew") from error
         return int(checkpoint["iteration"])
 
     def _save(self, iteration: int, optimizer: torch.optim.Optimizer) -> Path:
@@ -247,14 +267,30 @@ def learning_rate(iteration: int, base: float, solver: Solver, steps: list[int])
     return base * (0.001 + 0.999 * warmup) * solver.gamma ** sum(iteration > step for step in steps)
 
 
-def build_optimizer(model: torch.nn.Module, *, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
-    """SGD; biases and norms are not decayed."""
+def idle_settings(recipe: Recipe) -> list[str]:
+    """A line for every part of the learning rate's schedule that no iteration reaches, as after an override."""
+    lines = []
+    for name, stage in recipe.stages.items():
+        late = [step for step in stage.steps if step >= stage.iterations]
+        if late:
+            lines.append(f"stages.{name}.steps: {late} are not reached in {stage.iterations} iterations")
+        if recipe.solver.warmup > stage.iterations:
+            lines.append(
+                f"solver.warmup: {recipe.solver.warmup} is more than the {stage.iterations} iterations of stage {name}"
+            )
+    return lines
+
+
+def build_optimizer(model: torch.nn.Module, solver: Solver, *, lr: float) -> torch.optim.Optimizer:
+    """The solver's optimizer; biases and norms are not decayed."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": solver.weight_decay},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+    if solver.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(solver.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=solver.momentum, fused=True)
 
 
 def _start_model(run: Path, recipe: Recipe, dataset: Dataset, stage: Stage, console: Console, *, resumed: bool) -> Parser:
@@ -264,7 +300,7 @@ def _start_model(run: Path, recipe: Recipe, dataset: Dataset, stage: Stage, cons
         path = run / f"weights-{stage.start}.safetensors"
         new = load_state(model, load_weights(path)[0], source=path, strict=False)
         parts = ", ".join(f"{part} ({count} tensors)" for part, count in Counter(name.split(".")[0] for name in new).items())
-        console.print(f"{stage.model} starts from {path}; new: {parts or 'nothing'}", highlight=False, soft_wrap=True)
+        say(console, f"{stage.model} starts from {path}; new: {parts or 'nothing'}")
     return model
 
 
@@ -274,16 +310,23 @@ def _checkpoint_to_resume(run: Path, recipe: Recipe, dataset: Dataset) -> dict[s
     if path is None:
         raise InputError(f"{run} has no checkpoint to resume from: start anew with imptool train RECIPE")
     checkpoint = load_checkpoint(path)
-    trained = parse_strict(Recipe, checkpoint["about"]["recipe"], source=str(path))
+    _, trained, labels = parse_about(checkpoint["about"], source=path)
     if trained != recipe:
         changed = [name for name in Recipe.model_fields if getattr(trained, name) != getattr(recipe, name)]
         raise InputError(
             f"{path} was trained with another recipe ({', '.join(changed)} differ): resume {run} itself, or train anew"
         )
-    difference = LabelSet.from_plain(checkpoint["about"]["labels"]).difference(dataset.labels)
+    difference = labels.difference(dataset.labels)
     if difference:
         raise InputError(f"{path} was trained for other classes than {dataset.source} has: {difference}; train anew")
-    _cut_log(run / "log.jsonl", list(recipe.stages), checkpoint["stage"], checkpoint["iteration"])
+    stage, iteration = checkpoint["stage"], checkpoint["iteration"]
+    if stage not in recipe.stages or not 0 <= iteration <= recipe.stages[stage].iterations:
+        raise InputError(f"{path} is damaged: its recipe has no iteration {iteration} of a stage '{stage}'; train anew")
+    if (run / WEIGHTS).is_file():
+        raise InputError(
+            f"{run} is finished: imptool eval {run} measures it; imptool train {run}/recipe.yaml trains its recipe anew"
+        )
+    _cut_log(run / "log.jsonl", list(recipe.stages), stage, iteration)
     return checkpoint
 
 
@@ -292,14 +335,24 @@ def _cut_log(path: Path, stages: list[str], stage: str, iteration: int) -> None:
     if not path.is_file():
         return
     reached = (stages.index(stage), iteration)
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue  # a crash may have cut the last line
-            if (stages.index(values["stage"]), values["iteration"]) <= reached:
-                file.write(line + "\n")
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    places = [_place_of(line, stages) for line in lines]
+    for line, place in zip(lines[:-1], places, strict=False):  # a crash may have cut the last one
+        if place is None:
+            raise InputError(
+                f"{path} has a line that is none of this run: mend or remove {reprlib.repr(line.decode('latin-1'))}"
+            )
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        file.writelines(line + b"\n" for line, place in zip(lines, places, strict=True) if place and place <= reached)
+
+
+def _place_of(line: bytes, stages: list[str]) -> tuple[int, int] | None:
+    """Stage and iteration of a line of the log, None where it is none."""
+    try:
+        values = json.loads(line.decode())
+        return stages.index(values["stage"]), int(values["iteration"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
 
 
 def _note(values: dict[str, float]) -> str:
@@ -314,8 +367,24 @@ def _note(values: dict[str, float]) -> str:
 def _start_worker(_: int) -> None:
     """Ctrl-C reaches every process of the terminal, a scheduler's SIGTERM every one of the job: the main one decides."""
     cv2.setNumThreads(0)  # a forked process must not wait for threads that it does not have
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+
+    def wait_for_next(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, wait_for_next)  # the next one is the main process's, to a worker that hangs
+
+
+def _share_batch(batch: list[Sample]) -> list[Sample]:
+    """Put a worker's batch into shared memory here, where a failure reaches the main process.
+
+    Left to the queue it is lost with a traceback, and the main process waits for the batch for ever.
+    """
+    if get_worker_info() is not None:
+        for sample in batch:
+            for tensor in (sample.image, *sample.target.values()):
+                tensor.share_memory_()
+    return batch
 
 
 @contextmanager
@@ -325,6 +394,8 @@ def _stop_signals() -> Iterator[list[int]]:
 
     def receive(number: int, _: FrameType | None) -> None:
         received.append(number)
+        with contextlib.suppress(OSError):  # print may not be called while it is at work
+            os.write(2, b"stopping after this iteration; once more stops at once\n")
         signal.signal(number, previous[signal.Signals(number)])
 
     signals = (signal.SIGINT, signal.SIGTERM)

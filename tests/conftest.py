@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browser
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from imptool.cli import main
+
+__all__ = ["browser"]  # a fixture
 
 PROJECT = Path(__file__).parents[1]
 

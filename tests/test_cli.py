@@ -28,7 +28,7 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(name: s
 def test_help_lists_the_commands_in_the_order_of_the_work(imptool: Imptool) -> None:
     text = imptool("--help").output
     listed = text[text.index("Commands:") :]
-    places = [listed.index(f"  {name} ") for name in ("convert-instances", "train", "eval", "predict")]
+    places = [listed.index(f"  {name} ") for name in ("demo", "outfits", "convert-instances", "train", "eval", "predict")]
     assert places == sorted(places)
 
 

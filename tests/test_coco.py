@@ -242,3 +242,22 @@ def test_a_fault_in_a_file_is_named(tmp_path: Path, document: dict[str, Any], na
     break_it(broken)
     (tmp_path / "bad.json").write_text(json.dumps(broken))
     assert_refused(tmp_path / "bad.json", says)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "line"),
+    [
+        ("images", "file_name", 7, "images: 1 has the file_name 7; write it as text"),
+        ("images", "file_name", ["a.jpg"], r"images: 1 has the file_name \['a.jpg'\]; write it as text"),
+        ("categories", "name", None, "categories: 1 has the name None; write it as text"),
+        ("annotations", "iscrowd", "x", "annotation 10 has the iscrowd 'x'; write 0 or 1, or leave it out"),
+        ("annotations", "iscrowd", None, "annotation 10 has the iscrowd None; write 0 or 1, or leave it out"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(
+    tmp_path: Path, document: dict[str, Any], section: str, key: str, value: object, line: str
+) -> None:
+    document[section][0][key] = value
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=line):
+        read_coco(tmp_path / "a.json")

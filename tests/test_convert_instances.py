@@ -288,6 +288,28 @@ def test_a_split_of_bad_files_alone_does_not_stop_the_others(workplace: Path, im
     assert "002.png" in result.stderr
 
 
+def test_overwriting_removes_the_file_of_a_split_that_is_bad_now(workplace: Path, imptool: Run) -> None:
+    for n, name in ((0, "one"), (1, "two")):
+        Path(f"data/drawn/{name}.txt").write_text(f"{n:03d}\n")
+    Path("set.yaml").write_text(DRAWN + "splits: {one: one.txt, two: two.txt}\n")
+    assert imptool("convert-instances", "set.yaml").exit_code == 0
+    cut(LABELS / "000.png", 0.5)
+    assert imptool("convert-instances", "set.yaml", "--overwrite").exit_code == 1
+    assert [path.name for path in Path("instances/set").iterdir()] == ["two.json"]
+    before = Path("instances/set/two.json").read_bytes()
+    cut(LABELS / "001.png", 0.5)
+    assert imptool("convert-instances", "set.yaml", "--overwrite").exit_code == 2
+    assert Path("instances/set/two.json").read_bytes() == before  # nothing to put in its place
+
+
+def test_a_misspelt_stem_in_together_is_noted(workplace: Path, imptool: Run) -> None:
+    rule = "random_splits: {seed: 1, sizes: {val: 2}, rest: train, together: [['000', '00l']]}\n"
+    Path("set.yaml").write_text(DRAWN + rule)
+    result = imptool("convert-instances", "set.yaml")
+    assert result.exit_code == 0
+    assert "note: set.yaml: random_splits: together: no photograph has the stem 00l" in result.stdout
+
+
 def test_a_dataset_of_bad_files_alone_is_one_line_and_writes_nothing(workplace: Path, imptool: Run) -> None:
     for path in LABELS.iterdir():
         path.write_bytes(b"")
@@ -315,7 +337,7 @@ def test_a_failed_overwrite_leaves_the_old_result(workplace: Path, imptool: Run,
 
     monkeypatch.setattr(json, "dump", full_disk)
     result = imptool("convert-instances", "data/drawn", "--overwrite")
-    assert (result.exit_code, result.stderr) == (2, "Error: writing: No space left on device\n")
+    assert (result.exit_code, result.stderr) == (2, "Error: instances/drawn/all.json: No space left on device\n")
     assert Path("instances/drawn/all.json").read_bytes() == before
     assert unfinished() == []
 

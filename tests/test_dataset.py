@@ -122,6 +122,18 @@ def test_ccp_as_published_reads_mats_and_leaves_photographs_with_tags_only_out(t
     np.testing.assert_array_equal(dataset.read_labels(dataset.split("all")[0]), [[0, 14, 14], [41, 0, 255]])
 
 
+def test_ccp_without_a_class_list_leaves_maps_of_impossible_ids_to_their_turn(tmp_path: Path) -> None:
+    (tmp_path / "pixel-level").mkdir()
+    for stem, value in (("1", 3), ("2", 70000), ("3", -5)):
+        touch_photo(tmp_path / "photos" / f"{stem}.jpg", (1, 2))
+        scipy.io.savemat(tmp_path / "pixel-level" / f"{stem}.mat", {"groundtruth": np.array([[0, value]], np.int32)})
+    (tmp_path / "set.yaml").write_text("layout: ccp\nroot: .\n")
+    dataset = load_dataset(tmp_path / "set.yaml")
+    assert dataset.labels.ids == [0, 3]
+    with pytest.raises(InputError, match=r"2\.mat holds ids outside 0\.\.65535"):
+        dataset.read_labels(dataset.split("all")[1])
+
+
 # --- folders ---
 
 
@@ -257,7 +269,7 @@ def test_the_dataset_here_is_its_yaml_before_its_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("layout: folder\nroot: .\n")
     assert find_dataset_here(tmp_path) == tmp_path / "mine.yml"
     (tmp_path / "more.yaml").write_text("layout: folder\nroot: .\n")
-    with pytest.raises(InputError, match=r"several dataset YAMLs here \(mine\.yml, more\.yaml\): name one"):
+    with pytest.raises(InputError, match=r"several dataset YAMLs in .* \(mine\.yml, more\.yaml\): name one"):
         find_dataset_here(tmp_path)
 
 
@@ -298,6 +310,9 @@ def test_a_root_is_under_data_under_imptool_data_or_beside_the_yaml(workplace: P
         (DRAWN + "remap: {-1: 1}\n", "remap.-1: Input should be greater than or equal to 0"),
         (DRAWN + "name: ../drawn\n", "'../drawn' becomes part of a file's name"),
         (DRAWN + "splits: {/tmp/x: train.txt}\n", "'/tmp/x' becomes part of a file's name"),
+        (DRAWN + 'splits: {train: "no\\0ne.txt"}\n', "cannot be read as a list of stems: embedded null byte"),
+        (DRAWN + f"classes: {'[' * 10_000}\n", "is not valid YAML: it is nested too deeply"),
+        (DRAWN + "remap: {1: 70000}\n", "remap.1: Input should be less than or equal to 65535"),
         (DRAWN + "splits: {train: none.txt}\n", "none.txt cannot be read as a list of stems: No such file or directory"),
         (DRAWN + "splits: {train: some.txt}\n", "some.txt: no photograph or label map of the stem 007 and 1 more"),
         (DRAWN + "splits: {}\n", "splits: Dictionary should have at least 1 item"),
@@ -324,7 +339,7 @@ def test_a_mistake_in_a_yaml_is_one_line_that_names_the_file(workplace: Path, te
     message = str(raised.value)
     assert line in message
     assert "\n" not in message
-    assert "set.yaml" in message or "some.txt" in message or "none.txt" in message
+    assert any(name in message for name in ("set.yaml", "some.txt", "none.txt", "no\0ne.txt"))
 
 
 def test_an_unknown_dataset_names_the_nearest(workplace: Path) -> None:
@@ -344,6 +359,12 @@ def test_an_unknown_or_empty_split_is_one_line(workplace: Path) -> None:
 def test_a_list_file_names_stems_with_or_without_suffix(workplace: Path) -> None:
     (workplace / "data" / "drawn" / "train.txt").write_text("\ufeff003.jpg\r\n\r\n001\r\n003\r\n", encoding="utf-8")
     assert stems(described(DRAWN + "splits: {train: train.txt}\n"), "train") == ["001", "003"]
+
+
+def test_a_background_written_as_null_is_none_whatever_the_classes_are_called(workplace: Path) -> None:
+    assert described(DRAWN).labels.background == 0
+    labels = described(DRAWN + "background: null\n").labels
+    assert (labels.background, labels.names[0], labels.foreground) == (None, "background", [0, 1, 2])
 
 
 def test_classes_keep_their_order_with_the_background_first(workplace: Path) -> None:
@@ -395,6 +416,13 @@ def test_random_splits_part_the_photographs_and_keep_groups_together(
     assert all(len({stem in val for stem in group}) == 1 for group in groups)
 
 
+def test_stems_that_no_photograph_has_are_noted_where_they_should_stay_together(workplace: Path) -> None:
+    rule = "random_splits: {{seed: 1, sizes: {{val: 2}}, rest: train, together: [['000', '{}'], ['001', '{}']]}}\n"
+    assert described(DRAWN + rule.format("002", "003")).note == ""
+    note = described(DRAWN + rule.format("02", "0O3")).note
+    assert note == "set.yaml: random_splits: together: no photograph has the stem 02 and 1 more"
+
+
 def test_a_file_more_does_not_reshuffle_a_random_split(workplace: Path) -> None:
     text = DRAWN + "random_splits: {seed: 5, sizes: {val: 2}, rest: train}\n"
     before = set(stems(described(text), "val"))
@@ -410,3 +438,16 @@ def test_splits_that_share_a_photograph_are_refused(workplace: Path) -> None:
     (workplace / "both.yaml").write_text("layout: folder\nroot: drawn\nsplits: {train: a.txt, val: b.txt}\n")
     with pytest.raises(InputError, match=r"both\.yaml: splits: 001 is in two of them"):
         load_dataset("both.yaml")
+
+
+def test_a_folder_with_a_dataset_yaml_is_what_that_describes(tmp_path: Path) -> None:
+    plain_folder(tmp_path)
+    assert load_dataset(tmp_path).splits.keys() == {"all"}
+    (tmp_path / "described.yaml").write_text(
+        "layout: folder\nroot: .\nrandom_splits: {seed: 0, sizes: {val: 1}, rest: train}\n"
+    )
+    assert load_dataset(tmp_path).name == "described"
+    assert load_dataset(tmp_path).splits.keys() == {"val", "train"}
+    (tmp_path / "more.yaml").write_text("layout: folder\nroot: .\n")
+    with pytest.raises(InputError, match="name one"):
+        load_dataset(tmp_path)

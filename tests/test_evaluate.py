@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 from click.testing import Result
 from conftest import run_imptool, write_workplace
 from PIL import Image
+from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from imptool.data.dataset import load_dataset
 from imptool.data.images import read_image, read_label_map
+from imptool.data.label_set import ClassInfo, LabelSet
+from imptool.report.tables import classes_table
 
 Imptool = Callable[..., Result]
 
@@ -116,6 +120,34 @@ def test_broken_photograph_leaves_the_others(here: Path, imptool: Imptool) -> No
     finally:
         broken.write_bytes(kept)
     assert read_image(other).shape == (96, 72, 3)
+
+
+def test_boxes_and_areas_written_by_hand_change_no_figure(here: Path, imptool: Imptool) -> None:
+    path = Path("instances/drawn/val.json")
+    whole = path.read_text()
+    assert imptool("eval", "--out", "by-machine").exit_code == 0
+    try:
+        document = json.loads(whole)
+        for row, (box, area) in zip(document["annotations"], [(None, "x"), (["a"], None), ([1, 2], [])], strict=False):
+            row |= {"bbox": box, "area": area}
+        path.write_text(json.dumps(document))
+        result = imptool("eval", "--out", "by-hand")
+        assert result.exit_code == 0, result.output
+    finally:
+        path.write_text(whole)
+    assert metrics(Path("by-hand"))["average_precision"] == metrics(Path("by-machine"))["average_precision"]
+
+
+def test_classes_without_any_figure_are_counted_and_not_listed() -> None:
+    labels = LabelSet(tuple(ClassInfo(id=n, name=name) for n, name in enumerate(["coat", "hat", "shoe"])), None, 255)
+    figures = np.array([0.5, np.nan, np.nan])
+    console = Console(width=100, file=io.StringIO())
+    console.print(classes_table("title", labels, {"model": figures}, {"model": figures}, {"box": {2: 0.25}}))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "coat" in text
+    assert "shoe" in text
+    assert "hat" not in text
+    assert "1 of 3 classes absent" in text
 
 
 @pytest.mark.parametrize("bands", ["5,2", "0,3", "a", "3,3", "nan"])

@@ -297,3 +297,34 @@ def test_bytes_that_were_changed_give_a_picture_or_one_clear_error(
     for read in (read_image, check_image, read_label_map):
         with contextlib.suppress(InputError):
             read(path)
+
+
+def test_find_images_follows_links_once_around_and_gives_links_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    for name in ("photos/a.png", "other/b.png"):
+        (tmp_path / name).touch()
+    links = {
+        "linked": "../other",
+        "again": "../other",
+        "sub/up": "..",
+        "c.png": "a.png",
+        "gone.png": "nowhere.png",
+        "d.jpg": "d.jpg",
+    }
+    for name, target in links.items():
+        (tmp_path / "photos" / name).symlink_to(target)
+    (tmp_path / "other" / "back").symlink_to("../photos")
+    found = [path.relative_to(tmp_path / "photos").as_posix() for path in find_images(tmp_path / "photos")]
+    assert found == ["a.png", "again/b.png", "c.png", "d.jpg", "gone.png", "linked/b.png"]
+    with pytest.raises(InputError, match=r"gone\.png is a link to nowhere\.png, which does not exist"):
+        read_image(tmp_path / "photos" / "gone.png")
+    with pytest.raises(InputError, match=r"d\.jpg is not a readable picture"):
+        read_image(tmp_path / "photos" / "d.jpg")
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_a_mat_of_ids_that_no_class_can_have_is_refused(tmp_path: Path, value: int) -> None:
+    scipy.io.savemat(tmp_path / "map.mat", {"groundtruth": np.array([[0, value]], np.int32)})
+    with pytest.raises(InputError, match=rf"map\.mat holds ids outside 0\.\.65535: .*{value}"):
+        read_label_map(tmp_path / "map.mat")

@@ -42,6 +42,7 @@ def test_the_wheel_carries_every_module_and_recipe_and_the_type_marker(wheel: Pa
     sources = [
         (PROJECT, "imptool", "*.py"),
         (PROJECT, "imptool/recipes", "*.yaml"),
+        (PROJECT, "imptool/report", "page.*"),
         (PROJECT / "kernels", "imp_kernels", "*.py"),
     ]
     expected = {

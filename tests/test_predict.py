@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +15,15 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import TINY, draw_pair
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+import imptool.predict as predict_module
 from imptool.checkpoint import save_weights
+from imptool.data.images import write_label_map
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.models import build_model
 from imptool.models.inference import Prediction, _largest_channel, coco_results
@@ -133,7 +141,7 @@ def test_overwriting_removes_the_maps_of_photographs_that_are_gone_and_nothing_e
     assert Path("predictions/photos/notes.txt").read_text() == "mine"
     refused = imptool("predict", "photos", "--out", "photos", "--overwrite")
     assert refused.exit_code == 2
-    assert "holds no finished results of imptool predict" in refused.output
+    assert "holds no results of imptool predict" in refused.output
 
 
 def test_channel_of_the_largest_logit_is_that_of_resizing_all_at_once() -> None:
@@ -158,6 +166,9 @@ def test_current_folder_as_input_does_not_parse_its_own_results(run: Path, impto
         (["a.jpg", "a.png"], ["a.jpg", "a.png"]),
         (["a.jpg", "a.jpg.png", "a.png"], ["a.jpg", "a.jpg.png", "a.png"]),
         (["A.jpg", "a.png"], ["A.jpg", "a.png"]),
+        (["a.jpg", "a.png/b.jpg"], ["a.jpg", "a.png/b"]),
+        (["a.jpg", "a.jpg.d/x.jpg", "a.JPG/b.jpg"], ["a.jpg", "a.jpg.d/x", "a.JPG/b"]),
+        (["a.bmp", "a.png/b.jpg", "a.bmp.jpg/c.jpg"], ["a.bmp_", "a.png/b", "a.bmp.jpg/c"]),
     ],
 )
 def test_photographs_that_share_a_stem_keep_their_suffix(paths: list[str], names: list[str]) -> None:
@@ -181,3 +192,108 @@ def test_masks_in_results_are_those_that_torchvision_pastes() -> None:
         np.testing.assert_array_equal(coco.annToMask(row), mask.numpy())
     assert [row["category_id"] for row in results[:3]] == [5, 9, 5]
     assert results[0]["bbox"] == [5.0, 8.0, 35.0, 42.0]
+
+
+@settings(deadline=None)
+@given(
+    st.sets(
+        st.lists(st.sampled_from(["a", "a.png", "a.jpg", "a.png.jpg", "a.jpg_.png", "B"]), min_size=1, max_size=3).map(
+            "/".join
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_no_output_is_also_a_folder_and_no_two_are_one(paths: set[str]) -> None:
+    relative = [Path(f"{path}{suffix}") for path in sorted(paths) for suffix in (".jpg", ".png")]
+    names = output_names(relative)
+    for suffix in (".png", ".jpg"):
+        files = [Path(f"{name}{suffix}") for name in names]
+        folders = {parent for file in files for parent in file.parents}
+        assert len(set(files)) == len(files)
+        assert folders.isdisjoint(files)
+
+
+def fail_for(stem: str, number: int) -> Callable[..., None]:
+    """A writer of label maps that fails for one photograph."""
+
+    def write(path: Path, ids: np.ndarray) -> None:
+        if path.stem == stem:
+            raise OSError(number, os.strerror(number), str(path))
+        write_label_map(path, ids)
+
+    return write
+
+
+def test_photograph_whose_results_cannot_be_written_is_listed_and_costs_nothing_else(
+    run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photographs(Path("photos"))
+    monkeypatch.setattr(predict_module, "write_label_map", fail_for("grey", errno.ENAMETOOLONG))
+    result = imptool("predict", "photos")
+    assert result.exit_code == 1
+    assert "1 could not be used:" in result.stderr
+    assert "photos/grey.png: its results cannot be written: " in result.stderr
+    images = json.loads(Path("predictions/photos/images.json").read_text())["images"]
+    assert [image["id"] for image in images] == [1, 2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_disk_that_takes_no_more_ends_the_run_in_one_line(
+    run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    write_photographs(Path("photos"))
+    monkeypatch.setattr(predict_module, "write_label_map", fail_for("grey", number))
+    result = imptool("predict", "photos")
+    assert (result.exit_code, result.stderr) == (2, f"Error: predictions/photos/labels/grey.png: {os.strerror(number)}\n")
+    images = json.loads(Path("predictions/photos/images.json").read_text())["images"]
+    assert [image["id"] for image in images] == [1, 2, 3, 4]  # what was finished can be used
+
+
+def test_overlay_wider_than_a_jpeg_can_be_is_made_smaller(run: Path, imptool: Imptool) -> None:
+    Path("photos").mkdir()
+    Image.new("RGB", (65_530, 2)).save("photos/wide.png")
+    result = imptool("predict", "photos")
+    assert result.exit_code == 0, result.output
+    with (
+        Image.open("predictions/photos/overlays/wide.jpg") as overlay,
+        Image.open("predictions/photos/labels/wide.png") as label,
+    ):
+        assert overlay.width == 65_500
+        assert label.size == (65_530, 2)
+
+
+def test_results_of_imptool_are_no_photographs(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos", "--out", "photos/parsed").exit_code == 0
+    Path("photos/eval").mkdir()
+    Image.new("RGB", (9, 9)).save("photos/eval/bands.png")
+    Path("photos/eval/metrics.json").write_text("{}")
+    result = imptool("predict", "photos", "--out", "again")
+    assert result.exit_code == 0, result.output
+    assert "photos: 6 photographs" in result.stdout
+    assert len(json.loads(Path("again/images.json").read_text())["images"]) == 6
+    within = imptool("predict", "photos/parsed/overlays", "--out", "photos/parsed", "--overwrite")
+    assert within.exit_code == 2
+    assert "photos/parsed/overlays holds no photographs" in within.stderr
+    refused = imptool("predict", "photos/parsed", "--out", "more")
+    assert refused.exit_code == 2
+    assert "photos/parsed holds no photographs" in refused.stderr
+    assert "beside 12 pictures that imptool made" in refused.stderr
+
+
+def test_what_a_killed_run_leaves_can_be_overwritten(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    code = "import os, imptool.predict as predict; predict.write_label_map = lambda *_: os._exit(9); "
+    command = [sys.executable, "-c", f"{code}from imptool.cli import main; main()", "predict", "photos"]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 9
+    assert Path("predictions/photos/overlays").is_dir()
+    assert imptool("predict", "photos").exit_code == 2
+    assert imptool("predict", "photos", "--overwrite").exit_code == 0
+    assert len(json.loads(Path("predictions/photos/images.json").read_text())["images"]) == 6
+
+
+def test_wrong_folder_is_told_before_the_weights_are_loaded(run: Path, imptool: Imptool) -> None:
+    (run / "weights.safetensors").write_bytes(b"broken")
+    result = imptool("predict", "nowhere")
+    assert (result.exit_code, result.stderr) == (2, "Error: nowhere is no folder: give the folder that holds the photographs\n")

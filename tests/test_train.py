@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from click.testing import Result
 from conftest import write_folder
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import imptool.train as train_module
 from imptool.checkpoint import latest_checkpoint, load_run, load_state, newest_run
@@ -28,7 +29,7 @@ from imptool.data.samples import TrainingSamples
 from imptool.files import InputError
 from imptool.models import build_model
 from imptool.recipe import Solver, load_recipe
-from imptool.train import build_optimizer, learning_rate, train
+from imptool.train import build_optimizer, idle_settings, learning_rate, train
 
 Imptool = Callable[..., Result]
 CPU = torch.device("cpu")
@@ -61,9 +62,15 @@ def test_stages_run_in_order_and_leave_the_files_of_a_run(converted: Path, impto
         newest_run()
 
 
-@pytest.mark.parametrize("stopped_at", [2, 4, 6])  # inside stage 1, at its end, inside stage 2
-def test_resumed_run_ends_with_the_same_bits(converted: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int) -> None:
-    whole = train_tiny("whole")
+OTHER_SOLVER = ("solver.optimizer=adamw", "solver.lr=0.001")
+
+
+# Inside stage 1, at its end, inside stage 2.
+@pytest.mark.parametrize(("stopped_at", "overrides"), [(2, ()), (4, ()), (6, ()), (6, OTHER_SOLVER)])
+def test_resumed_run_ends_with_the_same_bits(
+    converted: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int, overrides: tuple[str, ...]
+) -> None:
+    whole = train_tiny("whole", *overrides)
     steps = 0
     original = train_module._StageJob._step
 
@@ -76,10 +83,10 @@ def test_resumed_run_ends_with_the_same_bits(converted: Path, monkeypatch: pytes
 
     monkeypatch.setattr(train_module._StageJob, "_step", interrupt)
     with pytest.raises(RuntimeError, match="power"):
-        train_tiny("cut")
+        train_tiny("cut", *overrides)
     monkeypatch.undo()
     os.chdir(converted)
-    train_tiny("cut", resume=True)
+    train_tiny("cut", *overrides, resume=True)
     expected, got = load_file(whole / "weights.safetensors"), load_file(Path("cut/weights.safetensors"))
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[key], got[key]) for key in expected)
@@ -177,7 +184,7 @@ def test_learning_rate_warms_up_and_steps_down() -> None:
 
 def test_weight_decay_leaves_norms_and_biases_alone() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
-    decayed, plain = build_optimizer(model, lr=0.1, momentum=0.9, weight_decay=0.5).param_groups
+    decayed, plain = build_optimizer(model, Solver(weight_decay=0.5), lr=0.1).param_groups
     assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(4, 3, 1, 1)]
     assert decayed["weight_decay"] == 0.5
     assert len(plain["params"]) == 3
@@ -312,3 +319,182 @@ def test_damaged_weights_are_told_in_one_line(converted: Path, imptool: Imptool)
     result = imptool("eval", "run")
     assert result.exit_code == 2
     assert "run/weights.safetensors is no weights file of imptool, or is damaged" in result.output
+
+
+def run_patched(patch: str) -> subprocess.Popen[str]:
+    """`imptool train` of its own process group, after a line that patches `train`, the file."""
+    code = f"import time, imptool.train as train; {patch}; from imptool.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", "tiny.yaml", "--out", "run", "--workers", "1"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or sys.version_info >= (3, 14), reason="workers must inherit the patch by fork")
+def test_full_shared_memory_ends_in_one_line_and_leaves_no_process(converted: Path) -> None:
+    full = "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+    process = run_patched(f"train.torch.Tensor.share_memory_ = lambda _: exec('raise RuntimeError(\"{full}\")')")
+    with process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert len(errors.splitlines()) == 1
+    assert "No space left on device (28)): use --workers 0, or fewer, or enlarge /dev/shm" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or sys.version_info >= (3, 14), reason="workers must inherit the patch by fork")
+def test_second_ctrl_c_ends_a_run_whose_worker_hangs(converted: Path) -> None:
+    with run_patched("train.TrainingSamples.__getitem__ = lambda *_: time.sleep(1000)") as process:
+        deadline = time.monotonic() + 60
+        while not Path("run/tensorboard/detector").is_dir():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(2)
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(1)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "once more stops at once" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe", b"[1, 2]", b'{"stage": "fll", "iteration": 1}', b'{"stage": "full"}', b"[" * 100_000, b"null", b"my note"],
+)
+def test_log_with_a_strange_line_is_told_and_one_cut_at_its_end_is_mended(
+    converted: Path, imptool: Imptool, line: bytes
+) -> None:
+    run = train_tiny("run")
+    (run / "weights.safetensors").unlink()
+    log = run / "log.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(line + b"\n" + whole)
+    refused = imptool("train", run, "--resume")
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+    assert "run/log.jsonl has a line that is none of this run: mend or remove" in refused.stderr
+    assert log.read_bytes() == line + b"\n" + whole
+    log.write_bytes(whole + line)
+    assert imptool("train", run, "--resume", "--workers", "0").exit_code == 0
+    assert log.read_bytes() == whole
+
+
+def without(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state.pop(key)
+
+
+def changed(key: str, value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda state: state.__setitem__(key, value)
+
+
+def shrink_momentum(state: dict[str, Any]) -> None:
+    values = state["optimizer"]["state"]
+    values[next(iter(values))]["momentum_buffer"] = torch.zeros(1)
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no optimizer": without("optimizer"),
+    "no random state": without("rng"),
+    "a random state of another size": changed("rng", torch.zeros(3, dtype=torch.uint8)),
+    "a stage that is a list": changed("stage", ["full"]),
+    "another stage": changed("stage", "fll"),
+    "an iteration that never comes": changed("iteration", 5),
+    "a negative iteration": changed("iteration", -1),
+    "about that is text": changed("about", "panoptic"),
+    "an unknown model": lambda state: state["about"].update(model=["a"]),
+    "no recipe": lambda state: state["about"].pop("recipe"),
+    "classes without names": lambda state: state["about"].update(labels={"classes": [{"id": 1}]}),
+    "a background that is no class": lambda state: state["about"]["labels"].update(background=7),
+    "weights that are text": lambda state: state["model"].update(dict.fromkeys(state["model"], "x")),
+    "weights by number": changed("model", {1: torch.zeros(1)}),
+    "no momenta": changed("optimizer", {}),
+    "Adam's state": changed("optimizer", {"state": {0: {"exp_avg": torch.zeros(1)}}, "param_groups": []}),
+    "momenta of another model": shrink_momentum,
+    "momenta of more parameters": lambda state: state["optimizer"]["state"].update({9999: {"momentum_buffer": None}}),
+    "unreadable photographs by number": changed("unreadable", {1: 2}),
+}
+
+
+def test_damaged_checkpoint_is_told_in_one_line(converted: Path, imptool: Imptool) -> None:
+    run = train_tiny("run")
+    (run / "weights.safetensors").unlink()
+    path = latest_checkpoint(run)
+    assert path is not None
+    whole = path.read_bytes()
+    for name, damage in DAMAGES.items():
+        path.write_bytes(whole)
+        state = torch.load(path, weights_only=True)
+        damage(state)
+        torch.save(state, path)
+        result = imptool("train", run, "--resume", "--workers", "0")
+        assert result.exit_code == 2, (name, result.output, result.exception)
+        assert len(result.stderr.splitlines()) == 1, (name, result.stderr)
+        assert str(run) in result.stderr
+    path.write_bytes(whole)
+    assert imptool("train", run, "--resume", "--workers", "0").exit_code == 0
+
+
+@pytest.mark.parametrize("about", ["[1]", '"x"', "[" * 100_000, "{}", '{"model": "a", "recipe": 1, "labels": []}', "nan"])
+def test_weights_whose_description_is_damaged_are_told_in_one_line(converted: Path, imptool: Imptool, about: str) -> None:
+    save_file({"a": torch.zeros(1)}, "weights.safetensors", metadata={"imptool": about})
+    result = imptool("eval", ".")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "weights.safetensors" in result.stderr
+
+
+def test_run_may_be_named_like_markup(converted: Path, imptool: Imptool) -> None:
+    result = imptool("train", "tiny.yaml", "--workers", "0", "--out", "x[/red]")
+    assert result.exit_code == 0, result.output
+    assert "x[/red], stage detector" in result.output
+    assert Path("x[/red]/weights.safetensors").is_file()
+
+
+def test_schedule_that_no_iteration_reaches_is_noted(workplace: Path) -> None:
+    assert idle_settings(load_recipe("ccp_small")) == []
+    short = load_recipe("ccp_small", ["stages.full.iterations=500", "stages.detector.iterations=40"])
+    assert idle_settings(short) == [
+        "stages.detector.steps: [500] are not reached in 40 iterations",
+        "solver.warmup: 50 is more than the 40 iterations of stage detector",
+        "stages.full.steps: [500, 630] are not reached in 500 iterations",
+    ]
+
+
+def test_run_folder_is_no_recipe_and_a_finished_run_is_not_resumed(converted: Path, imptool: Imptool) -> None:
+    run = train_tiny("run")
+    refused = imptool("train", run)
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+    assert "imptool train run --resume goes on with a run" in refused.stderr
+    weights = (run / "weights.safetensors").stat().st_mtime_ns
+    finished = imptool("train", run, "--resume")
+    assert (finished.exit_code, len(finished.stderr.splitlines())) == (2, 1)
+    assert "run is finished: imptool eval run measures it" in finished.stderr
+    assert (run / "weights.safetensors").stat().st_mtime_ns == weights
+
+
+STALE: dict[str, Callable[[], object]] = {
+    "other label maps: 1 have changed": lambda: Image.new("L", (72, 96), 1).save(
+        load_dataset("drawn.yaml").split("train")[0].label
+    ),
+    "another background, ignore or remap": lambda: Path("drawn.yaml").write_text(
+        Path("drawn.yaml").read_text() + "remap: {2: 255}\n"
+    ),
+    "another class list": lambda: Path("drawn.yaml").write_text(Path("drawn.yaml").read_text() + "background: null\n"),
+}
+
+
+@pytest.mark.parametrize("words", STALE)
+def test_instances_made_from_what_has_changed_are_refused(converted: Path, imptool: Imptool, words: str) -> None:
+    STALE[words]()
+    result = imptool("train", "tiny.yaml")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert words in result.stderr
+    assert "convert again with --overwrite" in result.stderr
+    assert imptool("convert-instances", "drawn.yaml", "--overwrite").exit_code == 0
+    read_instances(load_dataset("drawn.yaml"), "train")
+
+
+def test_instances_of_a_copied_dataset_stay_good(converted: Path) -> None:
+    for path in Path("data/drawn").rglob("*.png"):
+        os.utime(path, (1, 1))
+    Path("data").rename("elsewhere")
+    Path("drawn.yaml").write_text(Path("drawn.yaml").read_text().replace("root: drawn", "root: ./elsewhere/drawn"))
+    read_instances(load_dataset("drawn.yaml"), "train")

@@ -196,6 +196,10 @@ def _check_document(document: Any) -> None:
             raise ValueError(f"has no list '{section}'; a COCO file is an object with {', '.join(_NEEDED_KEYS)}")
         _check_rows(section, document[section], keys)
 
+    for section, key in (("images", "file_name"), ("categories", "name")):
+        for row in document[section]:
+            if not isinstance(row[key], str):
+                raise ValueError(f"{section}: {row['id']} has the {key} {row[key]!r}; write it as text")
     sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     for image_id, size in sizes.items():
         if not all(_is_count(side) and side > 0 for side in size):
@@ -209,6 +213,8 @@ def _check_document(document: Any) -> None:
                 raise ValueError(
                     f"{name} has the {key} {annotation[key]!r}, which '{section}' does not list; add or correct it"
                 )
+        if annotation.get("iscrowd", 0) not in (0, 1):
+            raise ValueError(f"{name} has the iscrowd {annotation['iscrowd']!r}; write 0 or 1, or leave it out")
         try:
             _check_segmentation(annotation["segmentation"], sizes[annotation["image_id"]])
         except ValueError as error:

@@ -23,6 +23,9 @@ CLASS_LISTS = ("classes.txt", "label_list.txt")
 BACKGROUND_NAMES = frozenset({"background", "null", "bg", "_background_", "__background__"})
 
 
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+
+
 class RandomSplits(Strict):
     """Splits drawn by a seed: `sizes` names the counted splits, `rest` the one that takes what is left.
 
@@ -45,6 +48,16 @@ class RandomSplits(Strict):
         return self
 
 
+class Generator(Strict):
+    """What drew the pictures of a generated dataset; metrics made from it carry this along."""
+
+    name: str
+    version: int
+    seed: int
+    size: list[int] = Field(min_length=2, max_length=2)  # height, width
+    count: int
+
+
 class DatasetFile(Strict):
     """A dataset YAML as it is written."""
 
@@ -52,11 +65,12 @@ class DatasetFile(Strict):
     root: str
     name: FileName | None = None
     classes: list[ClassInfo] | None = Field(default=None, min_length=1)
-    background: int | None = None
-    ignore: int = Field(default=255, ge=0, le=MAX_ID)
-    remap: dict[Annotated[int, Field(ge=0, le=MAX_ID)], int] = {}
+    background: int | None = None  # written as null: there is none, whatever the classes are called
+    ignore: Id = 255
+    remap: dict[Id, Id] = {}
     splits: dict[FileName, str] | None = Field(default=None, min_length=1)
     random_splits: RandomSplits | None = None
+    generator: Generator | None = None
 
     @model_validator(mode="after")
     def _one_kind_of_split(self) -> DatasetFile:
@@ -77,6 +91,8 @@ class Dataset:
     labels: LabelSet
     remap: Mapping[int, int]
     splits: Mapping[str, tuple[Item, ...]]
+    generator: Generator | None = None
+    note: str = ""  # what a person should look at, though it is no error
 
     @cached_property
     def _id_of_source(self) -> np.ndarray:
@@ -113,8 +129,6 @@ class Dataset:
                 f"{item.label} is {_size(source_ids.shape)}, its photograph {item.image.name} is {_size(size)} "
                 "(height x width): make them the same size"
             )
-        if source_ids.size and not 0 <= int(source_ids.min()) <= int(source_ids.max()) <= MAX_ID:
-            raise InputError(f"{item.label} holds ids outside 0..{MAX_ID}")
         ids = self._id_of_source[source_ids]
         if ids.min(initial=0) < 0:
             unknown = ", ".join(str(value) for value in np.unique(source_ids[ids < 0])[:5])
@@ -125,13 +139,16 @@ class Dataset:
 def load_dataset(source: str | Path) -> Dataset:
     """Find a dataset by YAML path, folder path, or the name of a description that comes with imptool.
 
+    A folder that holds one dataset YAML is what that describes.
+
     Raises:
         InputError: there is none of that name; its YAML has an unknown key or a value outside its rule; its root, photographs
             or class list are missing; a split lists an unknown stem or asks for more photographs than there are.
     """
     shipped = RECIPES / "datasets"
     if Path(source).is_dir():
-        return _folder_dataset(Path(source))
+        described = _described_here(Path(source))
+        return _yaml_dataset(described) if described else _folder_dataset(Path(source))
     path = find_yaml(str(source), shipped)
     if path is None:
         known = [known.stem for known in shipped.glob("*.yaml")]
@@ -141,17 +158,24 @@ def load_dataset(source: str | Path) -> Dataset:
 
 def find_dataset_here(folder: Path) -> Path:
     """The dataset a folder holds: the one dataset YAML in it, else the folder itself; InputError says what was looked for."""
-    found = [path for path in sorted(folder.glob("*.y*ml")) if _looks_like_dataset(path)]
-    if len(found) == 1:
-        return found[0]
     example = "for example: imptool convert-instances path/to/dataset"
-    if found:
-        raise InputError(f"several dataset YAMLs here ({', '.join(path.name for path in found)}): name one, {example}")
+    described = _described_here(folder)
+    if described:
+        return described
     if (folder / "labels").is_dir() and any((folder / name).is_dir() for name in ("images", "photos")):
         return folder
     raise InputError(
         f"no dataset in {folder.resolve()}: looked for images/ or photos/ beside labels/, and for a dataset YAML; {example}"
     )
+
+
+def _described_here(folder: Path) -> Path | None:
+    """The one dataset YAML in a folder, None when there is none; InputError when there are several."""
+    found = [path for path in sorted(folder.glob("*.y*ml")) if _looks_like_dataset(path)]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(f"several dataset YAMLs in {folder.resolve()} ({names}): name one, such as {found[0]}")
+    return found[0] if found else None
 
 
 def _looks_like_dataset(path: Path) -> bool:
@@ -165,9 +189,8 @@ def _folder_dataset(folder: Path) -> Dataset:
     items = LAYOUTS["folder"](folder)
     if not items:
         raise InputError(f"{folder} has no photographs")
-    labels = _label_set(
-        _read_class_list(folder) or _scan_classes(items, {}, ignore=255), background=None, ignore=255, source=str(folder)
-    )
+    classes = _read_class_list(folder) or _scan_classes(items, {}, ignore=255)
+    labels = _label_set(classes, background=_named_background(classes), ignore=255, source=str(folder))
     return Dataset(folder.resolve().name, folder, folder, labels, {}, {"all": tuple(items)})
 
 
@@ -178,11 +201,14 @@ def _yaml_dataset(path: Path) -> Dataset:
     if not items:
         raise InputError(f"{root} has no photographs (layout {described.layout} of {path})")
     classes = described.classes or _read_class_list(root) or _scan_classes(items, described.remap, ignore=described.ignore)
-    labels = _label_set(classes, background=described.background, ignore=described.ignore, source=str(path))
+    background = described.background if "background" in described.model_fields_set else _named_background(classes)
+    labels = _label_set(classes, background=background, ignore=described.ignore, source=str(path))
     for target in described.remap.values():
         if target not in (*labels.ids, labels.ignore):
             raise InputError(f"{path}: remap: {target} is neither a class id nor the ignore id {labels.ignore}")
-    return Dataset(described.name or path.stem, path, root, labels, described.remap, _make_splits(described, items, root, path))
+    splits = _make_splits(described, items, root, path)
+    note = _strangers(described.random_splits, items, path)
+    return Dataset(described.name or path.stem, path, root, labels, described.remap, splits, described.generator, note)
 
 
 def _find_root(path: Path, root: str) -> Path:
@@ -208,14 +234,17 @@ def _label_set(classes: Sequence[ClassInfo], *, background: int | None, ignore: 
             raise InputError(f"{source}: classes: the {kind} {twice[0]} is there twice")
     if ignore in ids:
         raise InputError(f"{source}: the ignore id {ignore} is also a class ({names[ids.index(ignore)]}): set another 'ignore'")
-    if background is None:  # a class list says by its name that id 0 is the background
-        background = next((info.id for info in classes if info.id == 0 and info.name.lower() in BACKGROUND_NAMES), None)
-    elif background not in ids:
+    if background is not None and background not in ids:
         raise InputError(f"{source}: background: {background} is not among the class ids")
     ordered = sorted(classes, key=lambda info: info.id != background)
     if all(info.id == background for info in ordered):
         raise InputError(f"{source}: there is no class but the background (id {ignore} is ignored)")
     return LabelSet(tuple(ordered), background, ignore)
+
+
+def _named_background(classes: Sequence[ClassInfo]) -> int | None:
+    """A class list says by its name that id 0 is the background."""
+    return next((info.id for info in classes if info.id == 0 and info.name.lower() in BACKGROUND_NAMES), None)
 
 
 def _read_class_list(root: Path) -> list[ClassInfo] | None:
@@ -269,8 +298,10 @@ def _listed_split(items: list[Item], path: Path) -> tuple[Item, ...]:
     """A split from a list of stems, one a line, with or without the suffix of the file."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or error) if isinstance(error, OSError) else "it is not UTF-8 text"
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be read as a list of stems: it is not UTF-8 text") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path} cannot be read as a list of stems: {reason}") from error
     by_stem = {item.stem: item for item in reversed(items)}  # of two photographs with one stem the first is usable
     names = {line: line if line in by_stem else os.path.splitext(line)[0] for line in lines}
@@ -301,6 +332,15 @@ def _random_splits(rule: RandomSplits, items: list[Item], source: Path) -> dict[
         splits[split] = taken
     splits[rule.rest] = [item for name in waiting for item in units[name]]
     return {split: tuple(sorted(members, key=lambda item: item.stem)) for split, members in splits.items()}
+
+
+def _strangers(rule: RandomSplits | None, items: Sequence[Item], source: Path) -> str:
+    """A line about stems in `together` that no photograph has: a misspelt one would tear its pair apart in silence."""
+    strangers = {stem for group in (rule.together if rule else ()) for stem in group} - {item.stem for item in items}
+    if not strangers:
+        return ""
+    more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+    return f"{source}: random_splits: together: no photograph has the stem {min(strangers)}{more}"
 
 
 def _size(shape: Sequence[int]) -> str:

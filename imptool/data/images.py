@@ -11,6 +11,7 @@ import numpy as np
 import scipy.io
 from PIL import Image, ImageOps
 
+from imptool.data.label_set import MAX_ID
 from imptool.data.palette import voc_palette
 from imptool.files import InputError, whole_file
 
@@ -21,14 +22,25 @@ _SWAPPING_ORIENTATIONS = frozenset({5, 6, 7, 8})  # these turn the picture by a 
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every photograph under a folder, sorted by its relative path; hidden files and folders are left out."""
-    found = (
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    """Every photograph under a folder, sorted by its relative path; hidden files and folders are left out.
+
+    Links are followed, but for those that lead back to a folder above them. A link to nothing is given as well: reading it
+    tells that it is broken.
+    """
+    found: list[Path] = []
+    waiting: list[tuple[Path, tuple[Path, ...]]] = [(folder, ())]
+    while waiting:
+        here, above = waiting.pop()
+        real = here.resolve()
+        if real in above:
+            continue
+        for path in here.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                waiting.append((path, (*above, real)))
+            elif path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or not path.exists()):
+                found.append(path)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
@@ -55,7 +67,7 @@ def read_label_map(path: Path) -> np.ndarray:
     """Read a label map [H, W] of class ids: an 8 or 16 bit PNG (grey or palette), or CCP's `.mat` ("groundtruth").
 
     Raises:
-        InputError: the file is missing, broken, or holds colours instead of ids.
+        InputError: the file is missing, broken, or holds colours or ids over 65535.
     """
     return _read_mat(path) if path.suffix == ".mat" else _read_label_png(path)
 
@@ -100,6 +112,8 @@ def _read_mat(path: Path) -> np.ndarray:
         raise InputError(f"{path} is not a readable .mat file: {_one_line(error)}") from error
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise InputError(f"{path}: 'groundtruth' must be whole numbers [H, W], found {ids.dtype} {list(ids.shape)}")
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) <= MAX_ID:
+        raise InputError(f"{path} holds ids outside 0..{MAX_ID}: {ids.min()} to {ids.max()}")
     return ids
 
 
@@ -112,7 +126,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 raise OSError("its end is missing")  # Pillow takes a file whose last bytes are gone for whole
             yield image
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
+        what = f"is a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "does not exist"
+        raise InputError(f"{path} {what}") from error
     except InputError:
         raise
     except Exception as error:  # for a broken file Pillow's decoders raise a dozen kinds, struct.error and MemoryError too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +40,8 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
     """Read the converted instances of a split.
 
     Raises:
-        InputError: there is no such split, it was not converted, or converted for other classes or photographs. (A
-            photograph that the conversion could not use is told when its turn comes.)
+        InputError: there is no such split, it was not converted, or converted for other classes, ids, photographs or label
+            maps. (A photograph that the conversion could not use is told when its turn comes.)
     """
     items = dataset.split(split)
     path = instances_path(dataset, split)
@@ -50,8 +51,13 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
     found = {category["id"]: category["name"] for category in document["categories"]}
     if found != {row["id"]: row["name"] for row in categories(dataset)}:
         raise InputError(f"{path} was made for another class list than {dataset.source}: convert again with --overwrite")
-    info = document.get("info")
-    left_out = info.get("left_out") if isinstance(info, dict) else None
+    info = document["info"] if isinstance(document.get("info"), dict) else {}
+    if info.get("ids", _ids(dataset)) != _ids(dataset):
+        raise InputError(
+            f"{path} was made with another background, ignore or remap than {dataset.source} has: "
+            "convert again with --overwrite"
+        )
+    left_out = info.get("left_out")
     converted = {image["file_name"] for image in document["images"]}
     converted |= {name for name in left_out if isinstance(name, str)} if isinstance(left_out, list) else set()
     wanted = {file_name(dataset, item) for item in items}
@@ -59,6 +65,14 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
         raise InputError(
             f"{path} was made for other photographs than split {split} of {dataset.source} has "
             f"({len(wanted - converted)} new, {len(converted - wanted)} gone): convert again with --overwrite"
+        )
+    hashes = info.get("label_hashes")
+    known = hashes if isinstance(hashes, dict) else {}  # instances made by hand have none
+    changed = [item.label for item in items if known.get(file_name(dataset, item), "") not in ("", _hash(item.label))]
+    if changed:
+        raise InputError(
+            f"{path} was made from other label maps: {len(changed)} have changed, such as {changed[0]}: "
+            "convert again with --overwrite"
         )
     return document
 
@@ -112,6 +126,8 @@ def convert_split(
             "connectivity": connectivity,
             "min_area": min_area,
             "left_out": left_out,
+            "ids": _ids(dataset),
+            "label_hashes": {file_name(dataset, item): _hash(item.label) for item in dataset.split(split)},
         },
     )
     result = ConvertedSplit(document)
@@ -131,6 +147,21 @@ def convert_split(
         if not found:
             result.empty.append(item.stem)
     return result
+
+
+def _ids(dataset: Dataset) -> dict[str, Any]:
+    """What of a description, beside its classes, decides the instances of a label map; as JSON gives it back."""
+    remap = {str(source): target for source, target in dataset.remap.items()}
+    return {"background": dataset.labels.background, "ignore": dataset.labels.ignore, "remap": remap}
+
+
+def _hash(path: Path) -> str:
+    """Tells one label map from another: by its bytes, as a copy of a dataset has other times; "" where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError:
+        return ""
 
 
 def class_statistics(documents: Mapping[str, Mapping[str, Any]], dataset: Dataset) -> Sequence[dict[str, Any]]:

@@ -73,6 +73,46 @@ def colour_classes(image: np.ndarray, semantic_map: np.ndarray, *, ids: Sequence
     return np.where((shown == _PLAIN)[..., None], image, outlined)
 
 
+def colour_instances(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Every instance in a colour of its own over the greyed photograph, larger ones first: [H, W, 3] uint8.
+
+    Args:
+        image: [H, W, 3] uint8, RGB.
+        masks: [N, H, W] uint8, 1 in the instance.
+    """
+    numbers = np.zeros(image.shape[:2], np.int64)
+    for colour, index in enumerate(np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable").tolist(), start=1):
+        numbers[masks[index] > 0] = 1 + colour % 254
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return colour_classes(grey, numbers, ids=range(1, 256), alpha=0.6)
+
+
+def colour_canvas(canvas: np.ndarray, ids: Sequence[int], *, size: tuple[int, int]) -> np.ndarray:
+    """A canvas as a picture [H, W, 3] uint8: the largest value over its layers, in the colour of the layer that has it.
+
+    The brightness is the value's square root, as low scores could not be seen otherwise.
+
+    Args:
+        canvas: [K, h, w] 0..1.
+        ids: the class id of each layer.
+        size: (H, W) of the picture; its cells are shown as they are.
+    """
+    colours = voc_palette()[np.asarray(ids)[canvas.argmax(axis=0)] % 256]
+    picture = np.rint(colours * np.sqrt(np.clip(canvas.max(axis=0), 0, 1))[..., None]).astype(np.uint8)
+    return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def side_by_side(rows: Sequence[Sequence[np.ndarray]], *, gap: int = 6) -> np.ndarray:
+    """Pictures of one size as a sheet on white, [rows, columns] -> [H, W, 3] uint8."""
+    height, width = rows[0][0].shape[:2]
+    columns = max(len(row) for row in rows)
+    sheet = np.full((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            sheet[y * (height + gap) :, x * (width + gap) :][:height, :width] = picture
+    return sheet
+
+
 def _outlines(shown: np.ndarray) -> np.ndarray:
     """The pixels within about 1/600 of the long side of another class."""
     thickness = max(1, round(max(shown.shape) / 600))

@@ -54,7 +54,12 @@ class ProgressBar:
             note,
             f"{_clock(left)} left" if done < self.total else f"took {_clock(now - self.began)}",
         ]
-        self.console.print("  ".join(part for part in parts if part), highlight=False, markup=False, soft_wrap=True)
+        say(self.console, "  ".join(part for part in parts if part))
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: a path may hold what rich takes for markup."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def track(console: Console, elements: Iterable[Element], title: str, *, total: int) -> Iterator[Element]:

@@ -28,17 +28,26 @@ def classes_table(
     accuracy: Mapping[str, np.ndarray],
     precision: Mapping[str, Mapping[int, float]],
 ) -> Table:
-    """A row for each class: IOU and accuracy [C] of every predictor, and AP by class id of every kind (box, mask)."""
+    """A row for each class: IOU and accuracy [C] of every predictor, and AP by class id of every kind (box, mask).
+
+    Classes without any figure, in no target and never predicted, are counted in the caption.
+    """
     table = Table("class", title=escape(title))
     for name in iou:
         table.add_column(f"{escape(name)}\nIOU", justify="right")
         table.add_column("\nacc", justify="right")
     for kind in precision:
         table.add_column(f"{escape(kind)}\nAP", justify="right")
+    absent = 0
     for channel, info in enumerate(labels.classes):
         figures = [share for name in iou for share in (iou[name][channel], accuracy[name][channel])]
         figures += [by_id.get(info.id, math.nan) for by_id in precision.values()]
-        table.add_row(escape(info.name), *map(percent, figures))
+        if all(map(math.isnan, figures)):
+            absent += 1
+        else:
+            table.add_row(escape(info.name), *map(percent, figures))
+    if absent:
+        table.caption = f"{absent} of {len(labels.classes)} classes absent: in no target, never predicted"
     return table
 
 

@@ -1,0 +1,198 @@
+"""Painting: outlines in heads become pixels, with cloth, folds, light, the shadow on what lies below, and the map of items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+
+import cv2
+import numpy as np
+
+from imptool.data.outfits.fabrics import Fabric, fold_tile, texture
+from imptool.data.outfits.figure import Points
+
+Colour = tuple[int, int, int]
+_BITS = 4  # of a pixel's fraction in OpenCV's drawing
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something drawn upon a part that is no item of its own: a seam, buttons, an eye, the sole of a shoe.
+
+    tone: -1..1, darker or lighter than the cloth; or a colour. width: heads; 0 fills the outline.
+    """
+
+    points: Points
+    tone: float | Colour = -0.5
+    width: float = 0.02
+    closed: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of cloth, skin or leather: outlines [n, 2] in heads that are painted as one.
+
+    item: the number of the garment that it belongs to. layer: what is painted first lies below.
+    direction: of the cloth, radians from straight down. bulge: how round it looks. folds: their depth; fold_size: in heads.
+    """
+
+    outlines: Sequence[Points]
+    item: int
+    layer: float
+    fabric: Fabric
+    direction: float = 0.0
+    bulge: float = 1.0
+    folds: float = 0.5
+    fold_size: float = 2.2
+    opacity: float = 1.0
+    marks: Sequence[Mark] = field(default=())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a figure stands in the picture: pixels of a head, turn in radians, the pixel of its origin."""
+
+    unit: float
+    angle: float
+    origin: tuple[float, float]
+
+    @cached_property
+    def _matrix(self) -> Points:
+        cos, sin = self.unit * math.cos(self.angle), self.unit * math.sin(self.angle)
+        return np.array([[cos, sin], [-sin, cos]])
+
+    def pixels(self, points: Points) -> Points:
+        """Points [n, 2] in heads -> pixels (x, y)."""
+        return points @ self._matrix + self.origin
+
+
+class Canvas:
+    """A picture in the making: image [H, W, 3] uint8 and items [H, W] uint8 (0: none)."""
+
+    def __init__(self, image: np.ndarray, *, light: float) -> None:
+        self.image, self.light = image, light
+        self.items: np.ndarray = np.zeros(image.shape[:2], np.uint8)
+
+    def paint(self, part: Part, place: Place, rng: np.random.Generator) -> None:
+        """Paint a part over what is there."""
+        points = place.pixels(np.concatenate(part.outlines))
+        low, high = points.min(axis=0), points.max(axis=0)
+        wide = float((high - low).min())
+        shadow = 0.14 * place.unit if wide > 0.3 * place.unit else 0.0  # small things lie close
+        crop = self._crop(low - shadow, high + shadow)
+        if crop is None:
+            return
+        mask = np.zeros_like(self.items[crop])
+        corner = np.array((crop[1].start, crop[0].start))
+        _fill(mask, points - corner, [len(outline) for outline in part.outlines])
+        image, items = self.image[crop], self.items[crop]
+        width = int(min(max(0.4 * wide, 3), 0.5 * place.unit)) | 1  # the slope of the blurred mask is taken for roundness
+        smooth = cv2.blur(mask, (width, width))
+        if shadow:
+            _cast_shadow(image, items, smooth)
+        shaded = self._cloth(part, place, mask.shape, corner, smooth, rng)
+        weight = mask.astype(np.float32) * np.float32(part.opacity / 255)
+        image[:] = cv2.blendLinear(shaded, image, weight, 1 - weight)
+        np.copyto(items, np.uint8(part.item), where=mask > 127)
+        for mark in part.marks:
+            _draw_mark(self.image, place, mark, part.fabric.colours[0])
+
+    def _crop(self, low: Points, high: Points) -> tuple[slice, slice] | None:
+        height, width = self.items.shape
+        left, top = max(int(low[0]), 0), max(int(low[1]), 0)
+        right, bottom = min(int(high[0]) + 2, width), min(int(high[1]) + 2, height)
+        return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
+
+    def _cloth(
+        self,
+        part: Part,
+        place: Place,
+        shape: tuple[int, int],
+        corner: Points,
+        smooth: np.ndarray,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """The part's cloth [h, w, 3], shaded: darker at its rim, lighter on the side of the light, with folds."""
+        direction = part.direction + place.angle
+        rim = 0.3 * part.bulge
+        level = 130 - 225 * rim - 46 * part.folds
+        folds = _folds(part, place, shape, direction, rng) if part.folds > 0 else smooth
+        shade = cv2.addWeighted(smooth, rim, folds, 0.36 * part.folds, level)
+        step = max(int(0.05 * place.unit), 1)
+        if shape[1] > 2 * step:
+            lit = 0.3 * part.bulge * self.light
+            right, left = smooth[:, 2 * step :], smooth[:, : -2 * step]
+            middle = shade[:, step:-step]
+            middle[:] = cv2.addWeighted(cv2.addWeighted(middle, 1.0, left, lit, 0.0), 1.0, right, -lit, 0.0)
+        fabric = part.fabric
+        if fabric.kind == "plain" and fabric.contrast == 0:  # skin, metal: no weave
+            return cv2.transform(shade, np.array(fabric.colours[0])[:, None] / 128)
+        origin = corner - np.asarray(place.origin)
+        cloth: np.ndarray = texture(fabric, shape, unit=place.unit, origin=(origin[0], origin[1]), angle=direction)
+        if fabric.gloss > 0.3:
+            shine = cv2.addWeighted(shade, 2.2 * fabric.gloss, shade, 0.0, -265 * fabric.gloss)
+            cloth = cv2.add(cloth, cv2.cvtColor(shine, cv2.COLOR_GRAY2RGB))
+        return cv2.multiply(cloth, cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB), scale=1 / 128)
+
+
+_TILE = 128  # pixels, of a tile of folds
+
+
+@cache
+def _fold_tiles(variant: int) -> np.ndarray:
+    """Folds, 128 being level, repeated so that most parts lie inside."""
+    return np.tile(cv2.resize(fold_tile(variant), (_TILE, _TILE), interpolation=cv2.INTER_AREA), (5, 5))
+
+
+def _folds(part: Part, place: Place, shape: tuple[int, int], direction: float, rng: np.random.Generator) -> np.ndarray:
+    """Folds [h, w] around 128, along the cloth's direction."""
+    variant, x, y = (rng.random(3) * (4, _TILE, _TILE)).tolist()
+    step = _TILE / (part.fold_size * place.unit)
+    cos, sin = step * math.cos(direction), step * math.sin(direction)
+    # Whole tiles away, so that the crop begins inside: OpenCV wraps slowly.
+    x += _TILE * math.ceil(max(-cos * shape[1], 0) / _TILE) + _TILE * math.ceil(max(-sin * shape[0], 0) / _TILE)
+    y += _TILE * math.ceil(max(sin * shape[1], 0) / _TILE) + _TILE * math.ceil(max(-cos * shape[0], 0) / _TILE)
+    matrix = np.array([[cos, sin, x], [-sin, cos, y]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(_fold_tiles(int(variant)), matrix, shape[::-1], flags=flags, borderMode=cv2.BORDER_WRAP)
+
+
+def _fill(mask: np.ndarray, points: Points, lengths: Sequence[int]) -> None:
+    """Fill outlines, whose points follow each other, one by one: where they overlap, both count."""
+    fixed, start = _fixed(points), 0
+    for length in lengths:
+        cv2.fillPoly(mask, [fixed[start : start + length]], 255, cv2.LINE_AA, _BITS)
+        start += length
+
+
+def _cast_shadow(image: np.ndarray, items: np.ndarray, smooth: np.ndarray) -> None:
+    """Darken what is already dressed around the part."""
+    below = (items > 0).view(np.uint8) * np.uint8(255)
+    shadow = cv2.addWeighted(cv2.bitwise_and(below, smooth), -0.4, below, 0.0, 255.0)
+    cv2.multiply(image, cv2.cvtColor(shadow, cv2.COLOR_GRAY2RGB), dst=image, scale=1 / 255)
+
+
+def _draw_mark(image: np.ndarray, place: Place, mark: Mark, cloth: Colour) -> None:
+    thickness = mark.width * place.unit
+    if 0 < thickness < 0.4:  # thinner than that is not seen
+        return
+    points = [_fixed(place.pixels(mark.points))]
+    colour = mark.tone if isinstance(mark.tone, tuple) else toned(cloth, mark.tone)
+    if mark.width == 0:
+        cv2.fillPoly(image, points, colour, cv2.LINE_AA, _BITS)
+    else:
+        cv2.polylines(image, points, mark.closed, colour, max(round(thickness), 1), cv2.LINE_AA, _BITS)
+
+
+def toned(colour: Colour, tone: float) -> Colour:
+    """A darker (to -1) or lighter (to 1) colour."""
+    end = 255 if tone > 0 else 0
+    red, green, blue = (round(value + abs(tone) * (end - value)) for value in colour)
+    return red, green, blue
+
+
+def _fixed(points: Points) -> np.ndarray:
+    """Pixels as OpenCV's fixed point numbers; a pixel's centre is a whole number there."""
+    return ((points - 0.5) * (1 << _BITS)).round().astype(np.int32)

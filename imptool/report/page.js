@@ -1,0 +1,91 @@
+"use strict";
+// The page is whole without this script: it adds copying, sorting and looking at one picture after another.
+
+const element = (name, properties = {}) => Object.assign(document.createElement(name), properties);
+
+for (const line of document.querySelectorAll(".steps pre")) {
+  if (!navigator.clipboard) break;
+  const button = element("button", { type: "button", className: "copy", textContent: "Copy" });
+  button.onclick = async () => {
+    await navigator.clipboard.writeText(line.textContent);
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  };
+  line.after(button);
+}
+
+// Shares start with the largest, names with A; what is absent stays last either way.
+function sortBy(heading) {
+  const body = heading.closest("table").tBodies[0];
+  const cell = (row) => row.cells[heading.cellIndex];
+  const shares = Boolean(body.querySelector(`tr > :nth-child(${heading.cellIndex + 1}) data`));
+  const falling = shares ? heading.ariaSort !== "descending" : heading.ariaSort === "ascending";
+  const key = (row) => (shares ? cell(row).querySelector("data")?.value : cell(row).textContent.trim()) ?? "";
+  const compare = (a, b) => (shares ? Number(a) - Number(b) : a.localeCompare(b, undefined, { numeric: true }));
+  const rows = [...body.rows].sort((first, second) => {
+    const [a, b] = [key(first), key(second)];
+    if (!a || !b) return Boolean(b) - Boolean(a);
+    return falling ? compare(b, a) : compare(a, b);
+  });
+  for (const other of heading.parentNode.cells) other.ariaSort = null;
+  heading.ariaSort = falling ? "descending" : "ascending";
+  body.append(...rows);
+}
+
+for (const heading of document.querySelectorAll("thead th")) {
+  const button = element("button", { type: "button", onclick: () => sortBy(heading) });
+  button.append(...heading.childNodes);
+  heading.append(button);
+}
+
+const pictures = [...document.querySelectorAll("a.full")];
+const viewer = element("dialog", { className: "viewer", tabIndex: -1 });
+const [image, words] = [element("img"), element("p")];
+const arrow = (label, sign, step) =>
+  element("button", { type: "button", ariaLabel: label, textContent: sign, onclick: () => show(pictures[shown + step]) });
+const [before, after] = [arrow("Picture before", "‹", -1), arrow("Picture after", "›", 1)];
+const close = element("button", { type: "button", ariaLabel: "Close", textContent: "×" });
+viewer.append(image, before, words, after, close);
+document.body.append(viewer);
+let shown = 0;
+
+function show(link) {
+  if (!link) return;
+  shown = pictures.indexOf(link);
+  image.src = link.href;
+  image.alt = words.textContent = link.firstElementChild.alt;
+  before.disabled = shown === 0;
+  after.disabled = shown === pictures.length - 1;
+  if (viewer.open) return;
+  viewer.showModal();
+  viewer.focus(); // not the first arrow: the keys walk without it
+}
+
+// The same kind of picture of the example above or below.
+function inExample(side) {
+  const example = pictures[shown].closest("article");
+  const place = [...(example?.querySelectorAll("a.full") ?? [])].indexOf(pictures[shown]);
+  return example?.[side]?.querySelectorAll("a.full")[place];
+}
+
+const keys = {
+  ArrowLeft: () => pictures[shown - 1],
+  ArrowRight: () => pictures[shown + 1],
+  ArrowUp: () => inExample("previousElementSibling"),
+  ArrowDown: () => inExample("nextElementSibling"),
+};
+
+viewer.onkeydown = (event) => {
+  if (!(event.key in keys)) return;
+  event.preventDefault();
+  show(keys[event.key]());
+};
+viewer.onclick = (event) => [viewer, image, close].includes(event.target) && viewer.close();
+viewer.onclose = () => pictures[shown].focus();
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a.full");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  show(link);
+});

@@ -1,0 +1,261 @@
+"""One HTML page that opens from disk: parts written from plain values, and the page that holds them.
+
+A part is a function from values to `Html`. Texts and names come as plain `str` and are escaped here; paths are relative to
+the page and are quoted here. Nothing is loaded but the pictures: style and script stand in the page itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import NamedTuple, NewType
+from urllib.parse import quote
+
+from imptool.files import whole_file
+
+Html = NewType("Html", str)
+"""Text that is markup already, so that mypy tells it from a name that has to be escaped."""
+
+ABSENT = "—"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a walk-through: the line as a shell takes it, what it does, and its seconds (nan: not timed)."""
+
+    command: str
+    about: str
+    seconds: float = math.nan
+
+
+class Swatch(NamedTuple):
+    """A class as a legend shows it: its name and its colour, RGB 0..255."""
+
+    name: str
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photograph with what was made of it.
+
+    Attributes:
+        name: whatever names the photograph.
+        pictures: {caption: path relative to the page}, in the order to show.
+        classes: the legend beneath.
+        note: a short remark beside the name, such as the picture's accuracy.
+        size: (height, width) in px of every picture; it keeps the page from jumping while pictures load. None: unknown.
+    """
+
+    name: str
+    pictures: Mapping[str, str]
+    classes: Sequence[tuple[str, tuple[int, int, int]]] = ()
+    note: str = ""
+    size: tuple[int, int] | None = None
+
+
+def text_html(text: str) -> Html:
+    """A paragraph of plain text."""
+    return Html(f"<p>{escape(text)}</p>")
+
+
+def steps_html(steps: Sequence[Step]) -> Html:
+    """A numbered list: what each step does, how long it took, its command to copy; and the time in all."""
+    items = "\n".join(
+        f'<li><p class="about">{escape(step.about)} <span class="time">{duration(step.seconds)}</span></p>\n'
+        f'<div class="command"><pre><code>{_words(step.command)}</code></pre></div></li>'
+        for step in steps
+    )
+    timed = [step.seconds for step in steps if not math.isnan(step.seconds)]
+    total = f'\n<p class="total">In all {duration(sum(timed))}.</p>' if len(timed) > 1 else ""
+    return Html(f'<ol class="steps">\n{items}\n</ol>{total}')
+
+
+def headline_html(figures: Mapping[str, str]) -> Html:
+    """A few big figures, {what it is: the figure as text}."""
+    pairs = "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(figure)}</dd></div>" for name, figure in figures.items())
+    return Html(f'<dl class="headline">\n{pairs}\n</dl>')
+
+
+def table_html(columns: Sequence[str], rows: Sequence[Sequence[str | float | Swatch]], *, caption: str = "") -> Html:
+    """A table that a click on a heading sorts.
+
+    Args:
+        columns: the headings; the first column names the row.
+        rows: a cell for each column. A text stays a text, a `Swatch` gets its colour, and a number is a share 0..1: it is
+            written in percent with a bar, nan as a dash.
+        caption: a line above.
+    Raises:
+        ValueError: a row has another number of cells than there are columns, or a number is no share.
+    """
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"a row must have one cell for each of {len(columns)} columns, got {len(row)}")
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "\n".join(f"<tr>{''.join(_cell(cell, first=not place) for place, cell in enumerate(row))}</tr>" for row in rows)
+    title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
+    return Html(
+        f'<div class="scroll"><table style="--columns: {len(columns)}">\n{title}'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def figure_html(src: str, alt: str, caption: str) -> Html:
+    """A plot, drawn dark on white, with its caption. In the dark it is shown inverted, so it must not be a photograph.
+
+    Raises:
+        ValueError: src is not relative to the page.
+    """
+    picture = f'<div class="scroll">{_picture(src, alt)}</div>'
+    return Html(f'<figure class="plot">{picture}<figcaption>{escape(caption)}</figcaption></figure>')
+
+
+def gallery_html(examples: Sequence[Example]) -> Html:
+    """A row of pictures for each example, with its name, note and legend; a click shows a picture in full.
+
+    Raises:
+        ValueError: a path is not relative to the page.
+    """
+    if not examples:
+        return text_html("There are no photographs.")
+    most = max(len(example.pictures) for example in examples)
+    rows = "\n".join(_example(example) for example in examples)
+    return Html(f'<div class="gallery" style="--pictures: {most}">\n{rows}\n</div>')
+
+
+def terms_html(terms: Mapping[str, str]) -> Html:
+    """A list of terms with what each one means or is: definitions, versions."""
+    pairs = "\n".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in terms.items())
+    return Html(f'<dl class="terms">\n{pairs}\n</dl>')
+
+
+def write_page(
+    path: Path, title: str, intro: str, sections: Mapping[str, Sequence[Html]], definitions: Mapping[str, str]
+) -> None:
+    """Write the page as one file; equal values give equal bytes.
+
+    Args:
+        path: the HTML file. Pictures are looked up relative to its folder.
+        title: the heading of the page, and of its tab.
+        intro: a sentence or two beneath.
+        sections: {heading: parts}, in the order to show.
+        definitions: what each figure on the page means, for the foot of the page: {term: meaning}.
+    """
+    headings = [*sections, "Definitions"]
+    links = " ".join(f'<a href="#section-{place}">{escape(heading)}</a>' for place, heading in enumerate(headings, 1))
+    body = "\n".join(_section(heading, place, parts) for place, (heading, parts) in enumerate(sections.items(), 1))
+    foot = _section("Definitions", len(headings), [terms_html(definitions)])
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>
+{_beside("page.css")}</style>
+</head>
+<body>
+<header>
+<h1>{escape(title)}</h1>
+<p class="intro">{escape(intro)}</p>
+<nav aria-label="Sections">{links}</nav>
+</header>
+<main>
+{body}
+</main>
+<footer>
+{foot}
+</footer>
+<script>
+{_beside("page.js")}</script>
+</body>
+</html>
+"""
+    with whole_file(path) as temporary:
+        # A file name that is no text has lone surrogates, which UTF-8 cannot hold.
+        temporary.write_bytes(page.encode("utf-8", errors="replace"))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "3.2 s", "48 s", "2 min 05 s", "1 h 10 min"; nan gives nothing."""
+    if math.isnan(seconds):
+        return ""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _words(command: str) -> str:
+    """A command whose options break between words only, never after their hyphens."""
+    return re.sub(r"\S+", lambda word: f"<span>{escape(word[0])}</span>", command)
+
+
+def _section(heading: str, place: int, parts: Sequence[Html]) -> str:
+    label, inner = f"section-{place}", "\n".join(parts)
+    return f'<section id="{label}" aria-labelledby="{label}-h">\n<h2 id="{label}-h">{escape(heading)}</h2>\n{inner}\n</section>'
+
+
+def _example(example: Example) -> str:
+    figures = "\n".join(
+        f"<figure>{_picture(src, f'{what}, {example.name}', example.size)}<figcaption>{escape(what)}</figcaption></figure>"
+        for what, src in example.pictures.items()
+    )
+    legend = "".join(f"<li>{_swatch(Swatch(*entry))}</li>" for entry in example.classes)
+    note = f'<p class="note">{escape(example.note)}</p>' if example.note else ""
+    return (
+        f'<article>\n<div class="name"><h3>{escape(example.name)}</h3>{note}</div>\n'
+        f'<div class="scroll row" style="--pictures: {len(example.pictures)}">\n{figures}\n</div>\n'
+        + (f'<ul class="legend" aria-label="Classes">{legend}</ul>\n' if legend else "")
+        + "</article>"
+    )
+
+
+def _picture(src: str, alt: str, size: tuple[int, int] | None = None) -> str:
+    """A picture that loads when it comes into view and links to itself in full."""
+    url, known = _url(src), f' height="{size[0]}" width="{size[1]}"' if size else ""
+    return f'<a class="full" href="{url}"><img src="{url}" alt="{escape(alt)}" loading="lazy"{known}></a>'
+
+
+def _url(path: str) -> str:
+    """A relative path as a URL; a leading slash would leave the page's folder, two of them the machine."""
+    if not path or path.startswith("/"):
+        raise ValueError(f"a picture's path must be relative to the page, got '{path}'")
+    return escape(quote(path, errors="surrogateescape"))
+
+
+def _cell(cell: str | float | Swatch, *, first: bool) -> str:
+    if isinstance(cell, Swatch):
+        inner = _swatch(cell)
+    elif isinstance(cell, str):
+        inner = escape(cell)
+    else:
+        inner = _share(float(cell))
+    return f'<th scope="row">{inner}</th>' if first else f"<td>{inner}</td>"
+
+
+def _share(share: float) -> str:
+    if math.isnan(share):
+        return f'<data class="share" value=""><span>{ABSENT}</span></data>'
+    if not 0 <= round(share, 6) <= 1:
+        raise ValueError(f"a number in a table must be a share 0..1 or nan, got {share}")
+    return f'<data class="share" value="{share:.6f}" style="--share: {share:.4f}"><span>{100 * share:.1f}</span></data>'
+
+
+def _swatch(swatch: Swatch) -> str:
+    red, green, blue = (int(value) for value in swatch.colour)
+    return f'<span class="swatch" style="--colour: rgb({red} {green} {blue})">{escape(swatch.name)}</span>'
+
+
+def _beside(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

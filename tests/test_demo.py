@@ -1,0 +1,103 @@
+"""The demo, with trainings of a few iterations: every command runs, and its page shows what came out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser
+from click.testing import Result
+from PIL import Image
+from rich.console import Console
+
+import imptool.demo
+from imptool.cli import main
+from imptool.demo import COMMANDS, demo, headline
+from imptool.report.overlays import colour_canvas, colour_instances, side_by_side
+
+FEWER = {  # what is asked of each command, to take seconds in place of minutes
+    "--count 1000": "--count 15",
+    "--count 24": "--count 3",
+    "--size 320x160": "--size 96x64",
+    "train outfits_small": "train outfits_small -o input.short_side=64 -o input.long_side=96 -o solver.batch=2 "
+    "-o stages.detector.iterations=3 -o stages.full.iterations=3 -o stages.detector.steps=[] -o stages.full.steps=[]",
+}
+
+
+def shortened(command: str) -> str:
+    for long, short in FEWER.items():
+        command = command.replace(long, short)
+    return command
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a demo that was run twice."""
+    folder = tmp_path_factory.mktemp("workplace") / "shown"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imptool.demo, "COMMANDS", tuple((shortened(command), about) for command, about in COMMANDS))
+        patch.chdir(folder.parent)
+        patch.delenv("IMPTOOL_DATA", raising=False)
+        for _ in range(2):
+            demo(folder, run=lambda words: main.main(list(words), standalone_mode=False), console=Console(quiet=True))
+        yield folder
+
+
+def test_every_shortening_is_of_a_command_of_the_demo() -> None:
+    assert all(any(long in command for command, _ in COMMANDS) for long in FEWER)
+
+
+def test_the_page_opens_in_a_browser_with_every_picture(shown: Path, browser: Browser) -> None:
+    tab = browser.open(shown / "index.html")
+    widths = browser.ask(tab, "return images.map((image) => image.naturalWidth)")
+    assert len(widths) >= 3 * 6 + 1  # six pictures of each of 3 val outfits, and the curve
+    assert min(widths) > 0
+
+
+def test_the_page_tells_every_command(shown: Path) -> None:
+    words = (shown / "index.html").read_text()
+    for command, _ in COMMANDS:
+        assert all(f"<span>{word}</span>" in words for word in shlex.split(shortened(command)))
+
+
+def test_what_the_commands_wrote_is_all_there(shown: Path) -> None:
+    metrics = json.loads((shown / "runs/demo/eval-val/metrics.json").read_text())
+    assert metrics["dataset"]["generator"]["name"] == "outfits"
+    assert len(list((shown / "predictions/images/overlays").iterdir())) == 3
+    assert np.asarray(Image.open(shown / "overview.png")).std() > 10
+    assert set(headline(metrics)) >= {"mIOU of the position prior", "pictures with a non-empty canvas"}
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, imptool: Callable[..., Result]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    result = imptool("demo", tmp_path)
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_canvas_shows_the_winning_layer_as_bright_as_the_root_of_its_value() -> None:
+    """By hand: ids 1 and 2 are (128, 0, 0) and (0, 128, 0) in the VOC palette, and the root of 1/4 is 1/2."""
+    canvas = np.zeros((2, 1, 2), np.float32)
+    canvas[0, 0, 0], canvas[1, 0, 0], canvas[1, 0, 1] = 0.5, 1.0, 0.25
+    picture = colour_canvas(canvas, [1, 2], size=(2, 4))
+    assert picture.tolist() == [[[0, 128, 0]] * 2 + [[0, 64, 0]] * 2] * 2
+
+
+def test_smaller_instances_lie_over_larger_ones() -> None:
+    image, masks = np.full((4, 4, 3), 100, np.uint8), np.zeros((2, 4, 4), np.uint8)
+    masks[0, 1, 1], masks[1, :3] = 1, 1
+    picture = colour_instances(image, masks)
+    colours = {tuple(picture[1, 1].tolist()), tuple(picture[0, 0].tolist()), tuple(picture[3, 3].tolist())}
+    assert len(colours) == 3
+    assert picture[3, 3].tolist() == [100, 100, 100]
+
+
+def test_side_by_side_leaves_white_between_pictures() -> None:
+    sheet = side_by_side([[np.zeros((2, 3, 3), np.uint8)] * 2] * 2, gap=1)
+    assert sheet.shape == (5, 7, 3)
+    assert (sheet == 255).all(axis=2).sum() == 7 + 2 * 2
