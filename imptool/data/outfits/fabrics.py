@@ -11,7 +11,7 @@ import colorsys
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -286,6 +286,7 @@ def _level(kind: str, level: int) -> tuple[NDArray[np.uint8], int]:
     return np.tile(small, (times, times, 1)), period
 
 
+@lru_cache(maxsize=64)
 def _blend(fabric: Fabric) -> NDArray[np.float64]:
     """[3, 4]: from a pixel of the tile to RGB."""
     colours = np.array(fabric.colours, np.float64)

@@ -32,6 +32,7 @@ _LEG_RADII = np.array([0.37, 0.35, 0.31, 0.27, 0.225, 0.225, 0.225, 0.18, 0.125]
 _ARMS = {"hanging": 0.46, "on hip": 0.16, "before": 0.16, "raised": 0.06, "behind": 0.08, "a little out": 0.08}
 _WALKING_ARMS = {"hanging": 0.75, "on hip": 0.05, "before": 0.1, "a little out": 0.1}
 _LIMB_STEPS = np.linspace(0.0, 2.0, 9)
+_FIFTHS = np.linspace(0.0, 1.0, 5)
 _STEPS = 40  # of a level, in the table of a body's course
 
 
@@ -52,7 +53,7 @@ class Limb:
         """The unit vector [2] down the limb at t."""
         first = min(int(t), 1)
         step = self.joints[first + 1] - self.joints[first]
-        return step / (np.hypot(*step) + 1e-9)
+        return step / (math.hypot(*step) + 1e-9)
 
     def radius(self, t: float) -> float:
         return float(np.interp(t, _LIMB_STEPS, self.radii))
@@ -67,20 +68,20 @@ class Limb:
         cuts = [start, *([1.0] if start < 1.0 < end else []), end]
         outlines = []
         for low, high in pairwise(cuts):
-            t = np.linspace(low, high, 5)
-            widths = self._widths(t, start, end, ease, loose)
+            t = low + (high - low) * _FIFTHS
+            widths = self._widths(t, start, end, ease, loose)[:, None]
             first = min(int(low), 1)
             down = self.direction(low)
-            across = np.array([-down[1], down[0]])
+            across = widths * np.array([-down[1], down[0]])
             centre = self.joints[first] + (t - first)[:, None] * (self.joints[first + 1] - self.joints[first])
-            outlines.append(np.concatenate([centre + widths[:, None] * across, (centre - widths[:, None] * across)[::-1]]))
+            outlines.append(np.concatenate([centre + across, (centre - across)[::-1]]))
         if len(cuts) == 3:
             outlines.append(disc(self.joints[1], float(self._widths(np.ones(1), start, end, ease, loose)[0])))
         return outlines
 
     def _widths(self, t: Points, start: float, end: float, ease: float, loose: Sequence[float]) -> Points:
         """Half widths [n] at t; the ease grows over the first half of the upper limb: garments fit at shoulder and hip."""
-        fitted = 1.04 + (ease - 1.04) * np.clip(t / 0.5, 0.0, 1.0)
+        fitted = 1.04 + (ease - 1.04) * np.minimum(2 * t, 1.0)
         added = loose[0] + (t - start) / max(end - start, 1e-6) * (loose[1] - loose[0])
         return np.interp(t, _LIMB_STEPS, self.radii) * fitted + added
 
@@ -189,13 +190,16 @@ _HERMITE = np.stack([1 - 3 * _U**2 + 2 * _U**3, 3 * _U**2 - 2 * _U**3, _U - 2 * 
 def smooth(points: Points | Sequence[Points], *, closed: bool = True) -> Points:
     """A Catmull-Rom curve through points [n, 2], four steps a span; a point given twice is a corner."""
     p = np.asarray(points, float)
-    after = np.concatenate([p[1:], p[:1] if closed else p[-1:]])
-    before = np.concatenate([p[-1:] if closed else p[:1], p[:-1]])
-    tangents = (after - before) / 2
-    corner = (p == after).all(axis=1)
+    spans = np.empty((len(p), 4, 2))  # both ends of each, then the tangents there
+    spans[:, 0], spans[:-1, 1], spans[-1, 1] = p, p[1:], p[0] if closed else p[-1]
+    tangents = spans[:, 2]
+    tangents[1:], tangents[0] = p[:-1], p[-1] if closed else p[0]
+    np.subtract(spans[:, 1], tangents, out=tangents)
+    tangents *= 0.5
+    corner = (p == spans[:, 1]).all(axis=1)
     corner[1:] |= corner[:-1].copy()
     tangents[corner] = 0.0
-    spans = np.stack([p, after, tangents, np.concatenate([tangents[1:], tangents[:1]])], axis=1)
+    spans[:-1, 3], spans[-1, 3] = tangents[1:], tangents[0]
     curve = (_HERMITE @ spans).reshape(-1, 2)
     return curve if closed else np.concatenate([curve[: 4 * (len(p) - 1)], p[-1:]])
 

@@ -80,22 +80,23 @@ class Canvas:
         points = place.pixels(np.concatenate(part.outlines))
         low, high = points.min(axis=0), points.max(axis=0)
         wide = float((high - low).min())
-        shadow = 0.14 * place.unit if wide > 0.3 * place.unit else 0.0  # small things lie close
-        crop = self._crop(low - shadow, high + shadow)
-        if crop is None:
+        inner = self._crop(low, high)
+        if inner is None:
             return
-        mask = np.zeros_like(self.items[crop])
-        corner = np.array((crop[1].start, crop[0].start))
-        _fill(mask, points - corner, [len(outline) for outline in part.outlines])
-        image, items = self.image[crop], self.items[crop]
+        shadow = 0.14 * place.unit if wide > 0.3 * place.unit else 0.0  # small things lie close
+        outer = self._crop(low - shadow, high + shadow) or inner
+        mask = np.zeros_like(self.items[outer])
+        _fill(mask, points - (outer[1].start, outer[0].start), [len(outline) for outline in part.outlines])
         width = int(min(max(0.4 * wide, 3), 0.5 * place.unit)) | 1  # the slope of the blurred mask is taken for roundness
         smooth = cv2.blur(mask, (width, width))
-        if shadow:
-            _cast_shadow(image, items, smooth)
-        shaded = self._cloth(part, place, mask.shape, corner, smooth, rng)
+        if shadow and self.items[outer].any():
+            _cast_shadow(self.image[outer], self.items[outer], smooth)
+        within = tuple(slice(new.start - old.start, new.stop - old.start) for new, old in zip(inner, outer, strict=True))
+        mask, image = mask[within], self.image[inner]
+        shaded = self._cloth(part, place, mask.shape, np.array((inner[1].start, inner[0].start)), smooth[within], rng)
         weight = mask.astype(np.float32) * np.float32(part.opacity / 255)
         image[:] = cv2.blendLinear(shaded, image, weight, 1 - weight)
-        np.copyto(items, np.uint8(part.item), where=mask > 127)
+        np.copyto(self.items[inner], np.uint8(part.item), where=mask > 127)
         for mark in part.marks:
             _draw_mark(self.image, place, mark, part.fabric.colours[0])
 
