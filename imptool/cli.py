@@ -92,7 +92,12 @@ def demo_command(out: Path) -> None:
     """
     from imptool.demo import demo
 
-    demo(out, run=lambda words: main.main(list(words), prog_name="imptool", standalone_mode=False), console=_console())
+    def run(words: Sequence[str]) -> None:
+        code = main.main(list(words), prog_name="imptool", standalone_mode=False)
+        if code:  # Ctrl-C in a command ends the demo too
+            sys.exit(code)
+
+    demo(out, run=run, console=_console())
 
 
 @main.command("outfits")

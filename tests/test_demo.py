@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 import imptool.demo
+import imptool.outfits as imptool_outfits
 from imptool.cli import main
 from imptool.demo import COMMANDS, demo, headline
 from imptool.report.overlays import colour_canvas, colour_instances, side_by_side
@@ -70,6 +71,21 @@ def test_what_the_commands_wrote_is_all_there(shown: Path) -> None:
     assert len(list((shown / "predictions/images/overlays").iterdir())) == 3
     assert np.asarray(Image.open(shown / "overview.png")).std() > 10
     assert set(headline(metrics)) >= {"mIOU of the position prior", "pictures with a non-empty canvas"}
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), OSError(28, "No space left on device", "outfits/images/000000.jpg")])
+def test_a_command_that_ends_early_ends_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imptool: Callable[..., Result], raised: BaseException
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(imptool_outfits, "draw_outfit", stop)
+    monkeypatch.setattr(imptool.demo, "COMMANDS", (("imptool outfits outfits --count 2", "Draw"), *COMMANDS[1:]))
+    result = imptool("demo", tmp_path / "shown")
+    assert result.exit_code == (130 if isinstance(raised, KeyboardInterrupt) else 2)
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "[2/6]" not in result.output
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, imptool: Callable[..., Result]) -> None:
