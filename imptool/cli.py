@@ -89,6 +89,7 @@ def demo_command(out: Path) -> None:
 
     \b
     imptool demo
+    imptool demo shown/
     """
     from imptool.demo import demo
 
