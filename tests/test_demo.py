@@ -14,7 +14,7 @@ from click.testing import Result
 from PIL import Image
 from rich.console import Console
 
-import imptool.demo
+import imptool.demo as imptool_demo
 import imptool.outfits as imptool_outfits
 from imptool.cli import main
 from imptool.demo import COMMANDS, demo, headline
@@ -40,7 +40,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a demo that was run twice."""
     folder = tmp_path_factory.mktemp("workplace") / "shown"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imptool.demo, "COMMANDS", tuple((shortened(command), about) for command, about in COMMANDS))
+        patch.setattr(imptool_demo, "COMMANDS", tuple((shortened(command), about) for command, about in COMMANDS))
         patch.chdir(folder.parent)
         patch.delenv("IMPTOOL_DATA", raising=False)
         for _ in range(2):
@@ -81,7 +81,7 @@ def test_a_command_that_ends_early_ends_the_demo(
         raise raised
 
     monkeypatch.setattr(imptool_outfits, "draw_outfit", stop)
-    monkeypatch.setattr(imptool.demo, "COMMANDS", (("imptool outfits outfits --count 2", "Draw"), *COMMANDS[1:]))
+    monkeypatch.setattr(imptool_demo, "COMMANDS", (("imptool outfits outfits --count 2", "Draw"), *COMMANDS[1:]))
     result = imptool("demo", tmp_path / "shown")
     assert result.exit_code == (130 if isinstance(raised, KeyboardInterrupt) else 2)
     assert len(result.stderr.strip().splitlines()) == 1

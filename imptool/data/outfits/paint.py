@@ -63,6 +63,16 @@ class Place:
         cos, sin = self.unit * math.cos(self.angle), self.unit * math.sin(self.angle)
         return np.array([[cos, sin], [-sin, cos]])
 
+    @cached_property
+    def _fixed(self) -> tuple[Points, Points]:
+        # A pixel's centre is a whole number in OpenCV's drawing.
+        return self._matrix * (1 << _BITS), (np.asarray(self.origin) - 0.5) * (1 << _BITS)
+
+    def fixed(self, points: Points) -> np.ndarray:
+        """Points [n, 2] in heads -> pixels as OpenCV's fixed point numbers."""
+        matrix, origin = self._fixed
+        return (points @ matrix + origin).round().astype(np.int32)
+
     def pixels(self, points: Points) -> Points:
         """Points [n, 2] in heads -> pixels (x, y)."""
         return points @ self._matrix + self.origin
@@ -95,7 +105,7 @@ class Canvas:
         mask, image = mask[within], self.image[inner]
         shaded = self._cloth(part, place, mask.shape, np.array((inner[1].start, inner[0].start)), smooth[within], rng)
         weight = mask.astype(np.float32) * np.float32(part.opacity / 255)
-        image[:] = cv2.blendLinear(shaded, image, weight, 1 - weight)
+        cv2.blendLinear(shaded, image, weight, 1 - weight, dst=image)
         np.copyto(self.items[inner], np.uint8(part.item), where=mask > 127)
         for mark in part.marks:
             _draw_mark(self.image, place, mark, part.fabric.colours[0])
@@ -135,7 +145,7 @@ class Canvas:
         if fabric.gloss > 0.3:
             shine = cv2.addWeighted(shade, 2.2 * fabric.gloss, shade, 0.0, -265 * fabric.gloss)
             cloth = cv2.add(cloth, cv2.cvtColor(shine, cv2.COLOR_GRAY2RGB))
-        return cv2.multiply(cloth, cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB), scale=1 / 128)
+        return cv2.multiply(cloth, cv2.cvtColor(shade, cv2.COLOR_GRAY2RGB), dst=cloth, scale=1 / 128)
 
 
 _TILE = 128  # pixels, of a tile of folds
@@ -179,7 +189,7 @@ def _draw_mark(image: np.ndarray, place: Place, mark: Mark, cloth: Colour) -> No
     thickness = mark.width * place.unit
     if 0 < thickness < 0.4:  # thinner than that is not seen
         return
-    points = [_fixed(place.pixels(mark.points))]
+    points = [place.fixed(mark.points)]
     colour = mark.tone if isinstance(mark.tone, tuple) else toned(cloth, mark.tone)
     if mark.width == 0:
         cv2.fillPoly(image, points, colour, cv2.LINE_AA, _BITS)
