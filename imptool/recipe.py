@@ -92,7 +92,7 @@ class Losses(Strict):
 class Solver(Strict):
     """The optimizer; `lr` is for `batch` images an iteration."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"  # the paper's; adamw gets further in few iterations from scratch
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd is the paper's
     batch: int = Field(default=8, ge=1, le=4096)
     lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
