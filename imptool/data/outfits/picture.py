@@ -55,9 +55,7 @@ def draw_outfit(seed: int, index: int, size: tuple[int, int]) -> Outfit:
     if kind == "layflat":
         _lay_out(canvas, rng, class_ids)
     else:
-        _place_persons(
-            canvas, rng, class_ids, walking=kind in ("runway", "street"), several=kind in ("street", "room"), floor=scene.floor
-        )
+        _place_persons(canvas, rng, class_ids, walking=kind in ("runway", "street"), several=kind in ("street", "room"))
     image = scenes.finish(rng, canvas.image, scene)
     instances, table = canvas.items, np.array([class_ids[number] for number in range(len(class_ids))], np.uint8)
     if rng.random() < 0.5:  # a mirrored picture
@@ -67,7 +65,7 @@ def draw_outfit(seed: int, index: int, size: tuple[int, int]) -> Outfit:
 
 
 def _place_persons(
-    canvas: Canvas, rng: np.random.Generator, class_ids: dict[int, int], *, walking: bool, several: bool, floor: float
+    canvas: Canvas, rng: np.random.Generator, class_ids: dict[int, int], *, walking: bool, several: bool
 ) -> None:
     height, width = canvas.items.shape
     wide = width / height
