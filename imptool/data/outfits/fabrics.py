@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imptool.data.outfits.weaves import FINE, SIZE, TILES, crease_tile, fold_tile, grid
+from imptool.data.outfits.weaves import FINE, SIZE, TILES, fold_tile, grid
 from imptool.files import nearest
 
-__all__ = ["HAIR_COLOURS", "KINDS", "PALETTES", "SKIN_TONES", "Fabric", "choose_fabric", "crease_tile", "fold_tile", "texture"]
+__all__ = ["HAIR_COLOURS", "KINDS", "PALETTES", "SKIN_TONES", "Fabric", "choose_fabric", "fold_tile", "texture"]
 
 Colour = tuple[int, int, int]
 

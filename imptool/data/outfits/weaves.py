@@ -279,21 +279,3 @@ def fold_tile(variant: int = 0) -> NDArray[np.uint8]:
     long = _noise(seed, 0.055, 0.26, SIZE) + 0.18 * _noise(seed + 1, 0.035, 0.14, SIZE)
     short = _noise(seed + 2, 0.035, 0.10, SIZE)
     return _around_128((long**2 + 0.02) ** 0.3 + 0.3 * (short**2 + 0.15) ** 0.4 + 0.12 * long)
-
-
-@cache
-def crease_tile(variant: int = 0) -> NDArray[np.uint8]:
-    """Short slanting creases, light on one side and dark on the other; as `fold_tile` otherwise."""
-    rng = np.random.default_rng(2000 + variant)
-    x, y = (place - 0.5 for place in grid(SIZE))
-    total = np.zeros((SIZE, SIZE // 2 + 1), np.complex128)
-    lean = rng.choice((-1, 1))
-    for slant in lean * rng.uniform(0.25, 0.8, 5):
-        along, away = x * np.cos(slant) + y * np.sin(slant), y * np.cos(slant) - x * np.sin(slant)
-        away = away + rng.uniform(-1.2, 1.2) * along**2  # a little bow
-        width = rng.uniform(0.014, 0.028)
-        crease = -away / width * np.exp(-((along / rng.uniform(0.06, 0.12)) ** 2) - (away / width) ** 2)
-        places = np.zeros(SIZE**2)
-        places[rng.integers(0, SIZE**2, 4)] = rng.uniform(0.4, 1.0, 4)
-        total += np.fft.rfft2(places.reshape(SIZE, SIZE)) * np.fft.rfft2(crease)
-    return _around_128(np.fft.irfft2(total, (SIZE, SIZE)).astype(np.float32))
