@@ -343,6 +343,21 @@ def _height_and_width(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+@main.command("doctor")
+def doctor_command() -> None:
+    """Say what this machine has: versions, GPUs, how the projection runs here, and whether it is right.
+
+    Exit code 1 where it is not. Send this along with a bug report.
+
+    \b
+    imptool doctor
+    """
+    from imptool.doctor import examine
+
+    if not examine(_console()):
+        sys.exit(1)
+
+
 def _console() -> Console:
     from rich.console import Console
 

@@ -1,14 +1,18 @@
-"""The projection operator as PyTorch sees it: one function, with gradient, on CPU and CUDA."""
+"""The projection operator as PyTorch sees it: one function and a module, with gradient, on CPU and CUDA."""
 
 # No `from __future__ import annotations`: custom_op reads the operators' schemas from the annotations themselves.
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from imp_kernels import cpu
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils import _python_dispatch
 
+SAMPLINGS = ("cells", "bilinear")
+_DEVICES, _HALF = ("cpu", "cuda"), (torch.float16, torch.bfloat16)
 LARGEST_CELL_COUNT = 2**31 - 1  # winning cells are int32
 
 
@@ -22,6 +26,7 @@ def project_masks(
     num_layers: int,
     size: tuple[int, int],
     batch: int,
+    sampling: str = "cells",
     check_values: bool = False,
 ) -> Tensor:
     """Project every instance's soft mask onto the canvas layer of its class; the largest score * mask stays.
@@ -37,6 +42,8 @@ def project_masks(
         num_layers: K, the number of layers.
         size: (H, W) of the canvas.
         batch: B, the number of images.
+        sampling: "cells", as in the paper: a pixel has the value of the mask cell over it, the largest of several; or
+            "bilinear" (ours): the mask is sampled between its cells' middles at the pixel's centre.
         check_values: on CUDA, too, raise where layers or image_index is out of range. This waits for the GPU; without
             it such an instance is not drawn. The CPU always checks.
 
@@ -49,15 +56,127 @@ def project_masks(
     Source:
         Fu, Berg, Berg, IMP (2019), Algorithm 1; rounding, ties and backward: kernels/README.md.
     """
-    height, width = size
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got '{sampling}'")
+    autocast = masks.device.type in _DEVICES and torch.is_autocast_enabled(masks.device.type)
+    tensors = (boxes, layers, scores, masks, image_index)
+    if autocast or (masks.dtype in _HALF and scores.dtype == masks.dtype):
+        tensors = (boxes, layers, _widened(scores), _widened(masks), image_index)
     with_winners = torch.is_grad_enabled() and (scores.requires_grad or masks.requires_grad)
-    canvas, _ = _project(
-        boxes.detach(), layers, scores, masks, image_index, num_layers, height, width, batch, with_winners, check_values
+    arguments = (*tensors, num_layers, *size, batch, sampling == "bilinear", with_winners, check_values)
+    if not _is_plain(tensors):
+        if forward_ad._current_level >= 0 and any(
+            forward_ad.unpack_dual(value).tangent is not None for value in (scores, masks)
+        ):
+            raise NotImplementedError("project_masks has no forward derivative; PyTorch would take it for zero")
+        canvas, _ = _project(*arguments)
+    elif with_winners:
+        canvas, _ = _Direct.apply(*arguments)
+    else:
+        canvas, _ = _forward(*arguments)
+    return canvas if autocast else canvas.to(masks.dtype)
+
+
+class InstanceMaskProjection(torch.nn.Module):
+    """`project_masks` as a module without parameters, for a fixed number of layers.
+
+    Args:
+        num_layers: K, the number of classes that have a layer.
+        sampling: "cells" or "bilinear", see `project_masks`.
+    """
+
+    def __init__(self, num_layers: int, sampling: str = "cells") -> None:
+        super().__init__()
+        if num_layers < 1 or sampling not in SAMPLINGS:
+            raise ValueError(f"need num_layers >= 1 and a sampling of {', '.join(SAMPLINGS)}, got {num_layers}, '{sampling}'")
+        self.num_layers, self.sampling = num_layers, sampling
+
+    def forward(
+        self,
+        boxes: Tensor,
+        layers: Tensor,
+        scores: Tensor,
+        masks: Tensor,
+        image_index: Tensor,
+        size: tuple[int, int],
+        batch: int,
+    ) -> Tensor:
+        """The canvas [B, K, H, W]; arguments and errors as of `project_masks`."""
+        return project_masks(
+            boxes,
+            layers,
+            scores,
+            masks,
+            image_index,
+            num_layers=self.num_layers,
+            size=size,
+            batch=batch,
+            sampling=self.sampling,
+        )
+
+    def extra_repr(self) -> str:
+        return f"num_layers={self.num_layers}, sampling={self.sampling!r}"
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in _HALF else tensor
+
+
+def kernel_facts(device: torch.device) -> dict[str, str]:
+    """How the kernels run on a device where they have run: launch path, or threading layer and threads."""
+    if device.type == "cuda":
+        from imp_kernels import cuda
+
+        return {"launch path": cuda.launch_path(torch.cuda.current_device() if device.index is None else device.index)}
+    return cpu.threading()
+
+
+def _is_plain(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether nothing looks on (a compiler, a transform, a mode), so that PyTorch's dispatcher can be passed by."""
+    return (
+        tensors[3].device.type in _DEVICES
+        and all(type(tensor) is Tensor or type(tensor) is torch.nn.Parameter for tensor in tensors)
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and _python_dispatch._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
     )
-    return canvas
 
 
-@torch.library.custom_op("imptool::project_masks", mutates_args=(), device_types="cpu")
+def _forward(
+    boxes: Tensor,
+    layers: Tensor,
+    scores: Tensor,
+    masks: Tensor,
+    image_index: Tensor,
+    num_layers: int,
+    height: int,
+    width: int,
+    batch: int,
+    bilinear: bool,
+    with_winners: bool,
+    check_values: bool,
+    all_defined: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Canvas and winners; `all_defined`: -1 also for the pixels that nobody won, which the gradient does not read."""
+    shape = (batch, num_layers, height, width)
+    _check_inputs(boxes, layers, scores, masks, image_index, shape)
+    if check_values or not masks.is_cuda:
+        _check_values(layers, image_index, num_layers, batch)
+    canvas = _empty(shape, masks.dtype, masks.device)
+    winners = _empty(shape if with_winners else (0,), torch.int32, masks.device)
+    if all_defined:
+        winners.fill_(-1)
+    _run("project_masks", (boxes, layers, scores, masks, image_index), [canvas, winners], bilinear)
+    return canvas, winners
+
+
+# The operators. Canvas and winners come from one call, so that the gradient knows the winners; their gradient is a second
+# operator, so that the compiler sees it as a whole.
+
+
+@torch.library.custom_op("imptool::project_masks", mutates_args=())
 def _project(
     boxes: Tensor,
     layers: Tensor,
@@ -68,60 +187,12 @@ def _project(
     height: int,
     width: int,
     batch: int,
+    bilinear: bool,
     with_winners: bool,
     check_values: bool,
 ) -> tuple[Tensor, Tensor]:
-    _check_inputs(boxes, layers, scores, masks, image_index, (batch, num_layers, height, width))
-    _check_values(layers, image_index, num_layers, batch)
-    dtype = _computing_dtype(masks)
-    canvas, winners = _empty_outputs(masks, (batch, num_layers, height, width), with_winners, dtype)
-    _run_on_cpu(
-        cpu.project_masks,
-        _array(boxes),
-        _array(layers),
-        _array(scores.to(dtype)),
-        _array(masks.to(dtype)),
-        _array(image_index),
-        _array(canvas),
-        _array(winners) if with_winners else None,
-    )
-    return canvas.to(masks.dtype), winners
-
-
-@_project.register_kernel("cuda")
-def _(
-    boxes: Tensor,
-    layers: Tensor,
-    scores: Tensor,
-    masks: Tensor,
-    image_index: Tensor,
-    num_layers: int,
-    height: int,
-    width: int,
-    batch: int,
-    with_winners: bool,
-    check_values: bool,
-) -> tuple[Tensor, Tensor]:
-    from imp_kernels import cuda  # here: numba-cuda does not exist on every platform
-
-    _check_inputs(boxes, layers, scores, masks, image_index, (batch, num_layers, height, width))
-    if check_values:
-        _check_values(layers, image_index, num_layers, batch)
-    dtype = _computing_dtype(masks)
-    canvas = masks.new_zeros((batch, num_layers, height, width), dtype=dtype)
-    winners = masks.new_full(canvas.shape if with_winners else (0,), -1, dtype=torch.int32)
-    with torch.cuda.device(masks.device):
-        cuda.project_masks(
-            _flat(boxes),
-            _flat(layers),
-            _flat(scores.to(dtype)),
-            _flat(masks.to(dtype)),
-            _flat(image_index),
-            canvas,
-            winners if with_winners else None,
-            stream=torch.cuda.current_stream().cuda_stream,  # read at every call, or a graph capture stays empty
-        )
-    return canvas.to(masks.dtype), winners
+    sizes = (num_layers, height, width, batch)
+    return _forward(boxes, layers, scores, masks, image_index, *sizes, bilinear, with_winners, check_values, True)
 
 
 @_project.register_fake
@@ -135,14 +206,16 @@ def _(
     height: int,
     width: int,
     batch: int,
+    bilinear: bool,
     with_winners: bool,
     check_values: bool,
 ) -> tuple[Tensor, Tensor]:
-    _check_inputs(boxes, layers, scores, masks, image_index, (batch, num_layers, height, width))
-    return _empty_outputs(masks, (batch, num_layers, height, width), with_winners, masks.dtype)
+    shape = (batch, num_layers, height, width)
+    _check_inputs(boxes, layers, scores, masks, image_index, shape)
+    return masks.new_empty(shape), masks.new_empty(shape if with_winners else (0,), dtype=torch.int32)
 
 
-@torch.library.custom_op("imptool::project_masks_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("imptool::project_masks_backward", mutates_args=())
 def _project_backward(
     grad_canvas: Tensor,
     boxes: Tensor,
@@ -150,51 +223,18 @@ def _project_backward(
     scores: Tensor,
     masks: Tensor,
     image_index: Tensor,
+    canvas: Tensor,
     winners: Tensor,
+    bilinear: bool,
 ) -> tuple[Tensor, Tensor]:
-    dtype = _computing_dtype(masks)
-    d_scores, d_masks = scores.new_empty(scores.shape, dtype=dtype), masks.new_empty(masks.shape, dtype=dtype)
-    _run_on_cpu(
-        cpu.project_masks_backward,
-        _array(scores.to(dtype)),
-        _array(masks.to(dtype)),
-        _array(winners),
-        _array(grad_canvas.to(dtype)),
-        _array(d_scores),
-        _array(d_masks),
-    )
-    return d_scores.to(scores.dtype), d_masks.to(masks.dtype)
-
-
-@_project_backward.register_kernel("cuda")
-def _(
-    grad_canvas: Tensor,
-    boxes: Tensor,
-    layers: Tensor,
-    scores: Tensor,
-    masks: Tensor,
-    image_index: Tensor,
-    winners: Tensor,
-) -> tuple[Tensor, Tensor]:
-    from imp_kernels import cuda
-
-    dtype = _computing_dtype(masks)
-    d_scores, d_masks = scores.new_empty(scores.shape, dtype=dtype), masks.new_empty(masks.shape, dtype=dtype)
-    with torch.cuda.device(masks.device):
-        cuda.project_masks_backward(
-            _flat(boxes),
-            _flat(layers),
-            _flat(scores.to(dtype)),
-            _flat(masks.to(dtype)),
-            _flat(image_index),
-            _flat(winners),
-            _flat(grad_canvas.to(dtype)),
-            d_scores,
-            d_masks,
-            masks.new_empty(masks.shape, dtype=torch.float64),
-            stream=torch.cuda.current_stream().cuda_stream,
-        )
-    return d_scores.to(scores.dtype), d_masks.to(masks.dtype)
+    d_scores = torch.empty(scores.shape, dtype=scores.dtype, device=masks.device)
+    d_masks = torch.empty(masks.shape, dtype=masks.dtype, device=masks.device)
+    outputs = [d_scores, d_masks]
+    if masks.is_cuda:
+        outputs.append(torch.empty(masks.shape, dtype=torch.float64, device=masks.device))  # room to work in
+    inputs = (boxes, layers, scores, masks, image_index, canvas, winners, grad_canvas)
+    _run("project_masks_backward", inputs, outputs, bilinear)
+    return d_scores, d_masks
 
 
 @_project_backward.register_fake
@@ -205,57 +245,76 @@ def _(
     scores: Tensor,
     masks: Tensor,
     image_index: Tensor,
+    canvas: Tensor,
     winners: Tensor,
+    bilinear: bool,
 ) -> tuple[Tensor, Tensor]:
     return scores.new_empty(scores.shape), masks.new_empty(masks.shape)
 
 
 def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    boxes, layers, scores, masks, image_index, *_ = inputs
-    ctx.save_for_backward(boxes, layers, scores, masks, image_index, output[1])
+    boxes, layers, scores, masks, image_index, *_, ctx.bilinear, _, _ = inputs
+    ctx.set_materialize_grads(False)  # or autograd fills a gradient for the winners with zeros, as large as the canvas
+    ctx.save_for_backward(boxes, layers, scores, masks, image_index, *output)
 
 
 def _gradients(ctx, grad_canvas, grad_winners):  # type: ignore[no-untyped-def]
     if ctx.saved_tensors[-1].ndim != 4:
         raise ValueError("imptool::project_masks needs with_winners=True for a gradient")
-    d_scores, d_masks = _project_backward(grad_canvas, *ctx.saved_tensors)
-    return None, None, d_scores, d_masks, None, None, None, None, None, None, None
+    d_scores = d_masks = None
+    if grad_canvas is not None:
+        d_scores, d_masks = _project_backward(grad_canvas, *ctx.saved_tensors, ctx.bilinear)
+    return None, None, d_scores, d_masks, None, None, None, None, None, None, None, None
+
+
+class _Direct(torch.autograd.Function):
+    """The same gradient without PyTorch's dispatcher, which takes longer than all the rest on the host."""
+
+    @staticmethod
+    def forward(ctx, *arguments):  # type: ignore[no-untyped-def]
+        output = _forward(*arguments)
+        _save_for_backward(ctx, arguments, output)  # a `setup_context` of its own would cost another 10 us
+        return output
+
+    backward = staticmethod(_gradients)
+
+
+def _refuse_vmap(info, in_dims, *arguments) -> NoReturn:  # type: ignore[no-untyped-def]
+    raise NotImplementedError("project_masks has no vmap: give all images in one call, by image_index and batch")
 
 
 _project.register_autograd(_gradients, setup_context=_save_for_backward)
+for _operator in (_project, _project_backward):
+    _operator.register_vmap(_refuse_vmap)
 for _device_type in ("cpu", "cuda"):
     _project.register_autocast(_device_type, torch.float32)
 
 
-def _computing_dtype(masks: Tensor) -> torch.dtype:
-    return masks.dtype if masks.dtype == torch.float64 else torch.float32
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory for an output; on the CPU NumPy's, which asks for huge pages: most of the time goes into getting the memory."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
-def _empty_outputs(
-    masks: Tensor, shape: tuple[int, int, int, int], with_winners: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    winners = masks.new_empty(shape if with_winners else (0,), dtype=torch.int32)
-    return masks.new_empty(shape, dtype=dtype), winners
+def _run(kernel: str, inputs: tuple[Tensor, ...], outputs: list[Tensor], bilinear: bool) -> None:
+    """Run a kernel of the tensors' device: on CUDA on PyTorch's current stream, on the CPU on as many threads as torch's."""
+    tensors = [tensor.detach().contiguous() for tensor in inputs] + outputs
+    device = tensors[-1].device
+    if device.type == "cuda":
+        from imp_kernels import cuda  # here: numba-cuda does not exist on every platform
 
-
-def _run_on_cpu(kernel: Callable[..., None], *arrays: Any) -> None:
-    """Run a kernel on as many threads as torch may use, and leave torch's number as it was.
-
-    Numba's OpenMP layer sets the number for the whole process when it starts: torch would then split its sums otherwise
-    than before, and a resumed run would not end with the same bits.
-    """
+        with torch.cuda.device(device):
+            # Read at every call: a graph capture of a remembered stream stays empty.
+            stream = torch.cuda.current_stream(device).cuda_stream
+            getattr(cuda, kernel)(*tensors, bilinear=bilinear, device=device.index, stream=stream)
+        return
+    # Numba's OpenMP layer sets the number of threads for the whole process when it starts: torch would then split its sums
+    # otherwise than before, and a resumed run would not end with the same bits.
     threads = torch.get_num_threads()
-    kernel(*arrays, threads=threads)
+    getattr(cpu, kernel)(*(tensor.numpy() for tensor in tensors), bilinear=bilinear, threads=threads)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous()
-
-
-def _array(tensor: Tensor):  # type: ignore[no-untyped-def]
-    return _flat(tensor).numpy()
 
 
 def _check_inputs(
@@ -267,21 +326,28 @@ def _check_inputs(
         raise ValueError(f"masks must be [N, h, w] with h and w at least 1, got {tuple(masks.shape)}")
     if masks.numel() > LARGEST_CELL_COUNT:
         raise ValueError(f"masks must have at most {LARGEST_CELL_COUNT} cells, got {tuple(masks.shape)}")
-    count = masks.shape[0]
-    inputs = {"boxes": boxes, "layers": layers, "scores": scores, "image_index": image_index}
-    for name, tensor in inputs.items():
-        wanted = (count, 4) if name == "boxes" else (count,)
-        if tuple(tensor.shape) != wanted:
-            raise ValueError(f"{name} must be {list(wanted)} for masks {list(masks.shape)}, got {list(tensor.shape)}")
-        if tensor.device != masks.device:
-            raise ValueError(f"{name} must be on the masks' device {masks.device}, got {tensor.device}")
-    if not masks.is_floating_point() or scores.dtype != masks.dtype:
+    count, device = masks.shape[0], masks.device
+    if boxes.shape != (count, 4):
+        _refuse("boxes", boxes, masks, [count, 4])
+    if device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(f"the projection runs on cpu and cuda, got {device}")
+    for name, tensor in (("layers", layers), ("scores", scores), ("image_index", image_index)):
+        if tensor.shape != (count,):
+            _refuse(name, tensor, masks, [count])
+    for name, tensor in (("boxes", boxes), ("layers", layers), ("scores", scores), ("image_index", image_index)):
+        if tensor.device != device:
+            raise ValueError(f"{name} must be on the masks' device {device}, got {tensor.device}")
+    if masks.dtype not in (torch.float32, torch.float64) or scores.dtype != masks.dtype:
         raise ValueError(f"scores and masks must share a floating dtype, got {scores.dtype} and {masks.dtype}")
-    if boxes.dtype not in (torch.float32, torch.float64):
+    if boxes.dtype != torch.float32 and boxes.dtype != torch.float64:
         raise ValueError(f"boxes must be float32 or float64, got {boxes.dtype}")
-    for name in ("layers", "image_index"):
-        if inputs[name].dtype != torch.int64:
-            raise ValueError(f"{name} must be int64, got {inputs[name].dtype}")
+    for name, tensor in (("layers", layers), ("image_index", image_index)):
+        if tensor.dtype != torch.int64:
+            raise ValueError(f"{name} must be int64, got {tensor.dtype}")
+
+
+def _refuse(name: str, tensor: Tensor, masks: Tensor, wanted: list[Any]) -> NoReturn:
+    raise ValueError(f"{name} must be {wanted} for masks {list(masks.shape)}, got {list(tensor.shape)}")
 
 
 def _check_values(layers: Tensor, image_index: Tensor, num_layers: int, batch: int) -> None:

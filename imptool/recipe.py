@@ -72,6 +72,7 @@ class Detector(Strict):
 class Projection(Strict):
     """What reaches the canvas."""
 
+    sampling: Literal["cells", "bilinear"] = "cells"  # cells is the paper's; see kernels/README.md
     detach: bool = False  # stop the semantic loss at the canvas instead of letting it reach masks and scores
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
+import torch
 from click.testing import Result
 from conftest import PROJECT
 
@@ -20,9 +22,26 @@ Imptool = Callable[..., Result]
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_every_command_has_help_with_an_example_and_stands_in_the_readme(name: str, imptool: Imptool) -> None:
     text = imptool(name, "--help").output
-    assert f"  imptool {name} " in text
+    assert re.search(rf"  imptool {name}\s", text)
     assert all(parameter.help for parameter in main.commands[name].params if isinstance(parameter, click.Option))
-    assert f"imptool {name} " in (PROJECT / "README.md").read_text()
+    assert re.search(rf"imptool {name}[\s`]", (PROJECT / "README.md").read_text())
+
+
+def test_doctor_names_versions_threads_and_devices_and_ends_well_where_the_operator_works(imptool: Imptool) -> None:
+    result = imptool("doctor")
+    assert result.exit_code == 0
+    lines = {line[:12].strip(): line[12:] for line in result.output.splitlines()}
+    assert f"torch {torch.__version__.partition('+')[0]}" in lines["packages"]
+    assert lines["operator"].startswith("works; threading layer ")
+    if not torch.cuda.is_available():
+        assert lines["cuda"].startswith("none: ")
+
+
+def test_doctor_ends_with_1_where_the_operator_is_wrong_or_fails(imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imptool.doctor.project_masks", lambda *_, **__: torch.zeros(1, 1, 1, 4, requires_grad=True) * 1)
+    result = imptool("doctor")
+    assert result.exit_code == 1
+    assert "operator  FAILS" in result.output or "operator  WRONG" in result.output
 
 
 def test_help_lists_the_commands_in_the_order_of_the_work(imptool: Imptool) -> None:

@@ -16,8 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from imp_kernels.reference import project_masks_backward_reference, project_masks_reference
+from test_kernels import instances
 
+MOST_REGISTERS = 112  # 128 threads a block: at least 4 blocks on each multiprocessor
 COMPUTE_CAPABILITIES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0)]
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
@@ -43,19 +47,31 @@ def test_cuda(check: str, simulator: str) -> None:
 
 
 def simulated_kernels_equal_the_reference() -> None:
-    from imp_kernels import cuda
+    from imp_kernels import launch
 
     # Each simulated thread is a Python thread, and all compete for one lock with the loop that waits for them.
-    cuda.THREADS_PER_BLOCK, cuda.LEAST_BLOCKS = 32, 1
+    launch.THREADS_PER_BLOCK, launch.LEAST_BLOCKS = 32, 1
     sys.setswitchinterval(1e-5)
-    for seed, dtype in enumerate([np.float32, np.float32, np.float32, np.float64]):
-        inputs = tying_instances(seed, dtype)
-        canvas, winners = project_masks_reference(**inputs)
-        assert (winners >= 0).any()
-        check_forward(inputs, canvas, winners)
-        check_backward(inputs, winners, seed)
-    none = {name: value[:0] if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
-    check_forward(none, np.zeros_like(canvas), np.full_like(winners, -1))
+    from imp_kernels import cuda
+
+    cuda.GROUP, cuda.SCAN = 3, 4  # so that a tile needs several of each
+
+    for seed, dtype in enumerate([np.float32, np.float64]):
+        for bilinear in (False, True):
+            check(tying_instances(seed, dtype), bilinear)
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(inputs=instances(), bilinear=st.booleans())
+    def check_any(inputs: dict[str, Any], bilinear: bool) -> None:
+        check(inputs, bilinear)
+
+    check_any()
+
+
+def check(inputs: dict[str, Any], bilinear: bool) -> None:
+    canvas, winners = project_masks_reference(**inputs, bilinear=bilinear)
+    check_forward(inputs, canvas, winners, bilinear)
+    check_backward(inputs, canvas, winners, bilinear)
 
 
 def tying_instances(seed: int, dtype: type) -> dict[str, Any]:
@@ -78,27 +94,36 @@ def tying_instances(seed: int, dtype: type) -> dict[str, Any]:
     }
 
 
-def check_forward(inputs: dict[str, Any], canvas: np.ndarray, winners: np.ndarray) -> None:
+def check_forward(inputs: dict[str, Any], canvas: np.ndarray, winners: np.ndarray, bilinear: bool) -> None:
     from imp_kernels import cuda
 
     arrays = [inputs[name] for name in ("boxes", "layers", "scores", "masks", "image_index")]
-    found, found_winners, alone = np.zeros_like(canvas), np.full_like(winners, -1), np.zeros_like(canvas)
-    cuda.project_masks(*arrays, found, found_winners)
-    cuda.project_masks(*arrays, alone, None)
+    nothing = np.empty(0, np.int32)
+    found, found_winners, alone = np.full_like(canvas, 7), np.full_like(winners, 7), np.full_like(canvas, 7)
+    cuda.project_masks(*arrays, found, found_winners, bilinear=bilinear)
+    cuda.project_masks(*arrays, alone, nothing, bilinear=bilinear)
     np.testing.assert_array_equal(found, canvas, strict=True)
     np.testing.assert_array_equal(alone, canvas, strict=True)
-    np.testing.assert_array_equal(found_winners, winners, strict=True)
+    np.testing.assert_array_equal(np.where(canvas > 0, found_winners, -1), winners)
+    if not bilinear:
+        published, published_winners = np.zeros_like(canvas), np.full_like(winners, -1)
+        cuda.project_masks_as_published(*arrays, published, published_winners)
+        np.testing.assert_array_equal(published, canvas, strict=True)
+        np.testing.assert_array_equal(published_winners, winners, strict=True)
 
 
-def check_backward(inputs: dict[str, Any], winners: np.ndarray, seed: int) -> None:
+def check_backward(inputs: dict[str, Any], canvas: np.ndarray, winners: np.ndarray, bilinear: bool) -> None:
     from imp_kernels import cuda
 
-    scores, masks = inputs["scores"], inputs["masks"]
-    grad_canvas = np.random.default_rng(seed).standard_normal(winners.shape).astype(masks.dtype)
+    boxes, scores, masks = inputs["boxes"], inputs["scores"], inputs["masks"]
+    grad_canvas = np.random.default_rng(0).standard_normal(winners.shape).astype(masks.dtype)
     d_scores, d_masks, products = np.full_like(scores, 7), np.full_like(masks, 7), np.full(masks.shape, 7.0)
     arrays = [inputs[name] for name in ("boxes", "layers", "scores", "masks", "image_index")]
-    cuda.project_masks_backward(*arrays, winners, grad_canvas, d_scores, d_masks, products)
-    expected_scores, expected_masks = project_masks_backward_reference(scores, masks, winners, grad_canvas)
+    written = np.where(canvas > 0, winners, 0)  # what stands where nothing was written must not matter
+    cuda.project_masks_backward(*arrays, canvas, written, grad_canvas, d_scores, d_masks, products, bilinear=bilinear)
+    expected_scores, expected_masks = project_masks_backward_reference(
+        boxes, scores, masks, winners, grad_canvas, bilinear=bilinear
+    )
     np.testing.assert_array_equal(d_scores, expected_scores, strict=True)
     np.testing.assert_array_equal(d_masks, expected_masks, strict=True)
 
@@ -106,27 +131,17 @@ def check_backward(inputs: dict[str, Any], winners: np.ndarray, seed: int) -> No
 def kernels_compile_for_each_gpu_without_fused_arithmetic() -> None:
     """A fused multiply-add would move a cell's edge or round a gradient otherwise than the CPU does."""
     import numba.cuda.dispatcher
-    from imp_kernels import cuda
-    from numba import cuda as numba_cuda
+    from imp_kernels import cuda, launch
 
     for cc in COMPUTE_CAPABILITIES:
         # With device functions the compiler asks a GPU, that need not be there, what it is.
         numba.cuda.dispatcher.get_current_device = lambda cc=cc: SimpleNamespace(compute_capability=cc)
-        for kernel, signature in signatures("float32" if cc != (8, 0) else "float64"):
-            ptx, _ = numba_cuda.compile_ptx(getattr(cuda, kernel).py_func, signature, cc=cc)
-            assert f".target sm_{cc[0]}{cc[1]}" in ptx
-            assert not re.search(r"\bfma\.", ptx), f"{kernel} is compiled to fused arithmetic for {cc}"
-
-
-def signatures(dtype: str) -> list[tuple[str, Any]]:
-    from numba import float32, float64, int32, int64, uint32, void
-
-    real = {"float32": float32, "float64": float64}[dtype]
-    inputs = (float32[:, ::1], int64[::1], real[::1], real[:, :, ::1], int64[::1])
-    canvas, winners = real[:, :, :, ::1], int32[:, :, :, ::1]
-    return [
-        ("raise_canvas", void(*inputs, canvas)),
-        ("find_winners", void(*inputs, canvas, uint32[:, :, :, ::1])),
-        ("cell_gradients", void(*inputs, winners, canvas, real[:, :, ::1], float64[:, :, ::1])),
-        ("score_gradients", void(float64[:, :, ::1], real[::1])),
-    ]
+        for name in cuda.KERNELS:
+            double = cc == (8, 0)
+            compiled = launch.compile_cubin(*cuda.kernel_source(name, double, double), cc)
+            assert f".target sm_{cc[0]}{cc[1]}" in compiled.ptx
+            assert not re.search(r"\bfma\.", compiled.ptx), f"{name} is compiled to fused arithmetic for {cc}"
+            assert compiled.cubin.startswith(b"\x7fELF")
+            resources = launch.resources(compiled.log)
+            assert resources.registers <= MOST_REGISTERS, f"{name} for {cc}: {resources}"
+            assert resources.local_bytes == 0, f"{name} for {cc}: {resources}"

@@ -25,11 +25,13 @@ def project_on_cpu(
     num_layers: int,
     size: tuple[int, int],
     batch: int,
+    bilinear: bool = False,
+    threads: int = 1,
 ) -> Projected:
     canvas = np.full((batch, num_layers, *size), 7, masks.dtype)  # what was there before must not matter
     winners = np.full(canvas.shape, 7, np.int32)
-    cpu.project_masks(boxes, layers, scores, masks, image_index, canvas, winners, threads=1)
-    return canvas, winners
+    cpu.project_masks(boxes, layers, scores, masks, image_index, canvas, winners, bilinear=bilinear, threads=threads)
+    return canvas, np.where(canvas > 0, winners, -1)  # the others are not written
 
 
 PROJECTIONS = {"reference": project_masks_reference, "cpu": project_on_cpu}
@@ -135,6 +137,22 @@ def test_a_huge_box_covers_the_whole_canvas(project: Any) -> None:
     assert (canvas == 0.5).all()
 
 
+def test_bilinear_samples_between_the_middles_of_the_cells_at_the_pixels_centres() -> None:
+    # By hand: the middles of the four cells lie at 1, 3, 5, 7, the pixels' centres at 0.5, 1.5 ... 7.5.
+    inputs = {
+        "boxes": np.array([[0.0, 0, 8, 1]], np.float32),
+        "layers": np.zeros(1, np.int64),
+        "scores": np.array([0.5], np.float32),
+        "masks": np.array([[[0, 1, 0.5, 0.5]]], np.float32),
+        "image_index": np.zeros(1, np.int64),
+    }
+    expected = [0, 0.125, 0.375, 0.4375, 0.3125, 0.25, 0.25, 0.25, 0]
+    for projection in PROJECTIONS.values():
+        canvas, winners = projection(**inputs, num_layers=1, size=(1, 9), batch=1, bilinear=True)
+        assert canvas[0, 0, 0].tolist() == expected
+        assert winners[0, 0, 0].tolist() == [-1, 0, 0, 0, 0, 0, 0, 0, -1]
+
+
 def test_the_larger_value_stays_whatever_the_order(project: Any) -> None:
     boxes = [[0, 0, 2, 1], [1, 0, 3, 1]]
     canvas, winners = project(boxes, [[[0.5]], [[0.75]]], (1, 3))
@@ -184,50 +202,77 @@ def test_no_instance_gives_a_zero_canvas(project: Any) -> None:
     assert winners.tolist() == [[-1] * 3] * 2
 
 
-def random_inputs(seed: int, count: int, size: tuple[int, int], dtype: type) -> dict[str, Any]:
-    """Instances of every kind: small, large, outside, empty; values that often tie, with negative ones and NaN."""
-    rng = np.random.default_rng(seed)
-    height, width = size
-    center = rng.uniform(-0.1, 1.1, (count, 2)) * [width, height]
-    half = rng.choice([0, 0.01, 0.1, 0.5, 1], (count, 1)) * rng.uniform(0, 1, (count, 2)) * [width, height]
-    boxes = np.concatenate([center - half, center + half], axis=1)
-    boxes = np.where(rng.random((count, 1)) < 0.5, np.round(boxes * 2) / 2, boxes)  # edges at .0 and .5
-    boxes[rng.random((count, 4)) < 0.02] = NAN
-    masks = rng.choice([NAN, -1, 0, 0.25, 0.5, 0.7, 1], (count, rng.integers(1, 6), rng.integers(1, 6)))
+EDGES = st.sampled_from([NAN, np.inf, -np.inf, -1e30, 1e30, 1e9, -1e9]) | st.floats(-6, 20, width=32)
+NEAR_EDGES = st.integers(-8, 40).map(lambda n: n / 2) | st.floats(-6, 20, width=32)  # on integers, on halves and between
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> list[float]:
+    """Inside, partly and wholly outside, inverted, without area, smaller than a pixel, huge, broken."""
+    x1, y1 = draw(NEAR_EDGES), draw(NEAR_EDGES)
+    extent = st.sampled_from([0.0, 0.01, 0.5, 1.0, -1.0]) | st.floats(0, 20, width=32)
+    box = [x1, y1, x1 + draw(extent), y1 + draw(extent)]
+    for place in draw(st.sets(st.integers(0, 3), max_size=1)) if draw(st.integers(0, 4)) == 0 else ():
+        box[place] = draw(EDGES)
+    return box
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> dict[str, Any]:
+    """Everything that the operator may be given, layers and images out of range too; few values, so that many tie."""
+    count = draw(st.integers(0, 7))
+    dtype, box_dtype = (draw(st.sampled_from([np.float32, np.float64])) for _ in range(2))
+    num_layers, batch = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    values = draw(st.sampled_from([[1], [0], [NAN], [0.5, 1], [NAN, -1, 0, 0.25, 0.5, 0.7, 1]]))
+    shape = (count, draw(st.integers(1, 6)), draw(st.integers(1, 6)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     return {
-        "boxes": boxes.astype(rng.choice([np.float32, np.float64])),
-        "layers": rng.integers(-1, 3, count),
-        "scores": rng.choice([NAN, 0, 0.3, 0.5, 1], count, p=[0.05, 0.05, 0.3, 0.3, 0.3]).astype(dtype),
-        "masks": masks.astype(dtype),
-        "image_index": rng.integers(0, 3, count),
-        "num_layers": 2,
-        "size": size,
-        "batch": 2,
+        "boxes": np.array([draw(boxes()) for _ in range(count)]).reshape(count, 4).astype(box_dtype),
+        "layers": rng.integers(-(rng.random() < 0.2), num_layers + (rng.random() < 0.2), count),
+        "scores": rng.choice([NAN, -1, 0, 0.3, 0.5, 1], count, p=[0.05, 0.05, 0.05, 0.25, 0.3, 0.3]).astype(dtype),
+        "masks": rng.choice(values, shape).astype(dtype),
+        "image_index": rng.integers(-(rng.random() < 0.2), batch + (rng.random() < 0.2), count),
+        "num_layers": num_layers,
+        "size": draw(st.sampled_from([(1, 1), (150, 5), (70, 2)]) | st.tuples(st.integers(1, 12), st.integers(1, 12))),
+        "batch": batch,
     }
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    count=st.integers(0, 8),
-    height=st.integers(1, 12),
-    width=st.integers(1, 12),
-    dtype=st.sampled_from([np.float32, np.float64]),
-)
+def gradients_on_cpu(
+    inputs: dict[str, Any],
+    canvas: np.ndarray,
+    winners: np.ndarray,
+    grad_canvas: np.ndarray,
+    *,
+    bilinear: bool = False,
+    threads: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    arrays = [inputs[name] for name in ("boxes", "layers", "scores", "masks", "image_index")]
+    d_scores, d_masks = np.full_like(inputs["scores"], 7), np.full_like(inputs["masks"], 7)
+    winners = np.where(canvas > 0, winners, 0)  # what stands where nothing was written must not matter
+    cpu.project_masks_backward(*arrays, canvas, winners, grad_canvas, d_scores, d_masks, bilinear=bilinear, threads=threads)
+    return d_scores, d_masks
+
+
+@settings(max_examples=400, deadline=None)
+@given(inputs=instances(), bilinear=st.booleans(), threads=st.sampled_from([1, 1, 2]))
 def test_canvas_winners_and_gradients_equal_the_reference_bit_for_bit(
-    seed: int, count: int, height: int, width: int, dtype: type
+    inputs: dict[str, Any], bilinear: bool, threads: int
 ) -> None:
-    inputs = random_inputs(seed, count, (height, width), dtype)
-    canvas, winners = project_masks_reference(**inputs)
-    cpu_canvas, cpu_winners = project_on_cpu(**inputs)
+    canvas, winners = project_masks_reference(**inputs, bilinear=bilinear)
+    cpu_canvas, cpu_winners = project_on_cpu(**inputs, bilinear=bilinear, threads=threads)
     np.testing.assert_array_equal(cpu_canvas, canvas, strict=True)
     np.testing.assert_array_equal(cpu_winners, winners, strict=True)
+    alone = np.full_like(canvas, 7)
+    arrays = [inputs[name] for name in ("boxes", "layers", "scores", "masks", "image_index")]
+    cpu.project_masks(*arrays, alone, np.empty(0, np.int32), bilinear=bilinear, threads=threads)
+    np.testing.assert_array_equal(alone, canvas, strict=True)
 
-    grad_canvas = np.random.default_rng(seed).standard_normal(canvas.shape).astype(dtype)
-    scores, masks = inputs["scores"], inputs["masks"]
-    d_scores, d_masks = np.full_like(scores, 7), np.full_like(masks, 7)
-    cpu.project_masks_backward(scores, masks, winners, grad_canvas, d_scores, d_masks, threads=1)
-    expected_scores, expected_masks = project_masks_backward_reference(scores, masks, winners, grad_canvas)
+    grad_canvas = np.random.default_rng(0).standard_normal(canvas.shape).astype(canvas.dtype)
+    d_scores, d_masks = gradients_on_cpu(inputs, canvas, winners, grad_canvas, bilinear=bilinear, threads=threads)
+    expected_scores, expected_masks = project_masks_backward_reference(
+        inputs["boxes"], inputs["scores"], inputs["masks"], winners, grad_canvas, bilinear=bilinear
+    )
     np.testing.assert_array_equal(d_scores, expected_scores, strict=True)
     np.testing.assert_array_equal(d_masks, expected_masks, strict=True)
 
@@ -248,23 +293,17 @@ def test_spans_ascend_and_cover_every_cell(lo: float, extent: float, cells: int,
         assert all(stop > first for first, stop in spans)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_without_winners_the_canvas_is_the_same(dtype: type) -> None:
-    inputs = random_inputs(5, 30, (20, 30), dtype)
-    canvas, _ = project_on_cpu(**inputs)
-    arrays = [inputs[name] for name in ("boxes", "layers", "scores", "masks", "image_index")]
-    alone = np.full_like(canvas, 7)
-    cpu.project_masks(*arrays, alone, None, threads=1)
-    assert canvas.any()
-    np.testing.assert_array_equal(alone, canvas)
-
-
 def test_a_gradient_goes_to_the_winner_and_never_to_a_nan_that_lost() -> None:
     # By hand: cell 0 won two pixels, cell 1 none, cell 2 (of instance 1, whose other value is NaN) one.
-    scores, masks = np.array([0.5, 2.0]), np.array([[[0.5, 0.25]], [[1.0, NAN]]])
+    inputs = {
+        "boxes": np.array([[0.0, 0, 2, 1], [2, 0, 4, 1]]),
+        "layers": np.zeros(2, np.int64),
+        "scores": np.array([0.5, 2.0]),
+        "masks": np.array([[[0.5, 0.25]], [[1.0, NAN]]]),
+        "image_index": np.zeros(2, np.int64),
+    }
     winners = np.array([[[[0, 0, 2, -1]]]], np.int32)
-    grad_canvas = np.array([[[[1.0, 2.0, 10.0, 100.0]]]])
-    d_scores, d_masks = np.empty(2), np.empty((2, 1, 2))
-    cpu.project_masks_backward(scores, masks, winners, grad_canvas, d_scores, d_masks, threads=1)
+    canvas = np.array([[[[0.25, 0.25, 2.0, 0.0]]]])
+    d_scores, d_masks = gradients_on_cpu(inputs, canvas, winners, np.array([[[[1.0, 2.0, 10.0, 100.0]]]]))
     assert d_masks.tolist() == [[[1.5, 0]], [[20, 0]]]
     assert d_scores.tolist() == [1.5, 10]

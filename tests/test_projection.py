@@ -13,7 +13,7 @@ import pytest
 import torch
 from imp_kernels.reference import project_masks_reference
 
-from imptool.projection import project_masks
+from imptool.projection import SAMPLINGS, InstanceMaskProjection, project_masks
 
 
 @pytest.fixture(autouse=True)
@@ -40,22 +40,68 @@ def instances(count: int = 6, dtype: torch.dtype = torch.float32, seed: int = 0)
     }
 
 
-def reference(inputs: dict[str, Any]) -> torch.Tensor:
-    arrays = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
-    return torch.from_numpy(project_masks_reference(**arrays)[0])
+def reference(inputs: dict[str, Any], sampling: str = "cells") -> torch.Tensor:
+    arrays = {
+        name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
+    }
+    return torch.from_numpy(project_masks_reference(**arrays, bilinear=sampling == "bilinear")[0])
 
 
+def as_operator(inputs: dict[str, Any], sampling: str = "cells") -> torch.Tensor:
+    """The operator as the compiler calls it, through PyTorch's dispatcher."""
+    tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
+    numbers = (inputs["num_layers"], *inputs["size"], inputs["batch"])
+    return torch.ops.imptool.project_masks(*tensors, *numbers, sampling == "bilinear", True, False)[0]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("with_gradient", [False, True])
-def test_the_canvas_equals_the_reference_with_and_without_gradient(dtype: torch.dtype, with_gradient: bool) -> None:
+def test_the_canvas_equals_the_reference_with_and_without_gradient(
+    dtype: torch.dtype, with_gradient: bool, sampling: str
+) -> None:
     inputs = instances(dtype=dtype)
-    expected = reference(inputs)
+    expected = reference(inputs, sampling)
     inputs["masks"].requires_grad_(with_gradient)
-    canvas = project_masks(**inputs)
+    canvas = project_masks(**inputs, sampling=sampling)
     assert canvas.dtype == dtype
     assert canvas.requires_grad == with_gradient
     assert expected.any()
     assert torch.equal(canvas.detach(), expected)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_direct_way_and_the_dispatcher_give_equal_bits(sampling: str) -> None:
+    inputs = instances()
+    results = []
+    for project in (as_operator, lambda inputs, sampling: project_masks(**inputs, sampling=sampling)):
+        masks, scores = inputs["masks"].clone().requires_grad_(), inputs["scores"].clone().requires_grad_()
+        canvas = project(inputs | {"masks": masks, "scores": scores}, sampling)
+        canvas.square().sum().backward()
+        results.append((canvas.detach(), masks.grad, scores.grad))
+    for found, expected in zip(*results, strict=True):
+        assert found.any()
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_module_does_what_the_function_does(sampling: str) -> None:
+    inputs = instances()
+    module = InstanceMaskProjection(3, sampling)
+    tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
+    assert torch.equal(module(*tensors, size=inputs["size"], batch=2), project_masks(**inputs, sampling=sampling))
+    assert not module.state_dict()
+    assert repr(module) == f"InstanceMaskProjection(num_layers=3, sampling='{sampling}')"
+    with pytest.raises(ValueError, match="num_layers >= 1"):
+        InstanceMaskProjection(0)
+
+
+def test_inference_mode_gives_the_same_canvas() -> None:
+    inputs = instances()
+    with torch.inference_mode():
+        canvas = project_masks(**inputs)
+    assert canvas.is_inference()
+    assert torch.equal(canvas, reference(inputs))
 
 
 def test_strided_inputs_and_gradients_are_read_right() -> None:
@@ -89,7 +135,8 @@ def test_half_types_are_computed_in_float32_and_rounded_once(dtype: torch.dtype)
         assert torch.equal(half[name].grad, single[name].grad.to(dtype))
 
 
-def test_gradients_agree_with_finite_differences() -> None:
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_gradients_agree_with_finite_differences(sampling: str) -> None:
     inputs = instances(dtype=torch.float64)
     # Distinct values, further apart than the step of the differences: away from ties.
     values = torch.linspace(0.1, 0.9, inputs["masks"].numel(), dtype=torch.float64)
@@ -98,7 +145,7 @@ def test_gradients_agree_with_finite_differences() -> None:
     scores = inputs["scores"].add(0.5).requires_grad_()
 
     def project(masks: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return project_masks(**(inputs | {"masks": masks, "scores": scores}))
+        return project_masks(**(inputs | {"masks": masks, "scores": scores}), sampling=sampling)
 
     assert torch.autograd.gradcheck(project, (masks, scores), eps=1e-7)
 
@@ -125,7 +172,7 @@ def test_no_instance_gives_a_zero_canvas_and_an_empty_gradient() -> None:
 def test_the_winning_cells_are_computed_only_for_a_gradient() -> None:
     operator = torch.ops.imptool.project_masks.default
     i = instances()
-    arguments = (i["boxes"], i["layers"], i["scores"], i["masks"], i["image_index"], 3, 10, 12, 2)
+    arguments = (i["boxes"], i["layers"], i["scores"], i["masks"], i["image_index"], 3, 10, 12, 2, False)
     assert operator(*arguments, False, False)[1].numel() == 0
     assert operator(*arguments, True, False)[1].shape == (2, 3, 10, 12)
     i["masks"].requires_grad_()
@@ -134,25 +181,44 @@ def test_the_winning_cells_are_computed_only_for_a_gradient() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck's own
+@pytest.mark.parametrize("bilinear", [False, True])
 @pytest.mark.parametrize("count", [0, 5])
-def test_the_operator_keeps_the_rules_of_pytorch(count: int) -> None:
+def test_the_operator_keeps_the_rules_of_pytorch(count: int, bilinear: bool) -> None:
     i = instances(count=count)
     masks, scores = i["masks"].requires_grad_(), i["scores"].requires_grad_()
-    arguments = (i["boxes"], i["layers"], scores, masks, i["image_index"], 3, 10, 12, 2, True, False)
+    arguments = (i["boxes"], i["layers"], scores, masks, i["image_index"], 3, 10, 12, 2, bilinear, True, False)
     torch.library.opcheck(torch.ops.imptool.project_masks.default, arguments)
 
 
-def test_it_compiles_into_one_graph() -> None:
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_it_compiles_into_one_graph_for_any_number_of_instances(sampling: str) -> None:
+    def project(inputs: dict[str, Any]) -> torch.Tensor:
+        return project_masks(**inputs, sampling=sampling) * 2
+
+    compiled = torch.compile(project, fullgraph=True, backend="aot_eager", dynamic=True)
+    for count in (6, 9, 0, 13):
+        results = []
+        for function in (project, compiled):
+            inputs = instances(count=count)
+            masks = inputs["masks"].requires_grad_()
+            canvas = function(inputs)
+            canvas.square().sum().backward()
+            results.append((canvas.detach(), masks.grad))
+        assert torch.equal(results[0][0], results[1][0])
+        assert torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch.func's own
+def test_vmap_and_forward_derivatives_and_second_ones_are_refused() -> None:
     inputs = instances()
-    compiled = torch.compile(lambda **tensors: project_masks(**tensors) * 2, fullgraph=True, backend="aot_eager")
-    gradients = []
-    for function in (lambda **tensors: project_masks(**tensors) * 2, compiled):
-        masks = inputs["masks"].clone().requires_grad_()
-        canvas = function(**(inputs | {"masks": masks}))
-        canvas.square().sum().backward()
-        gradients.append((canvas.detach(), masks.grad))
-    assert torch.equal(gradients[0][0], gradients[1][0])
-    assert torch.equal(gradients[0][1], gradients[1][1])
+    with pytest.raises(NotImplementedError, match="no vmap: give all images in one call"):
+        torch.vmap(lambda scores: project_masks(**(inputs | {"scores": scores})))(torch.rand(3, 6))
+    scores = inputs["scores"].requires_grad_()
+    with pytest.raises(NotImplementedError, match="no forward derivative"):
+        torch.func.jvp(lambda scores: project_masks(**(inputs | {"scores": scores})), (scores,), (scores,))
+    (gradient,) = torch.autograd.grad(project_masks(**inputs).square().sum(), scores, create_graph=True)
+    with pytest.raises(RuntimeError):
+        gradient.sum().backward()
 
 
 def test_autocast_computes_in_float32_whatever_half_types_come_in() -> None:
@@ -186,6 +252,8 @@ def test_autocast_computes_in_float32_whatever_half_types_come_in() -> None:
         ({"image_index": torch.zeros(6)}, "image_index must be int64, got torch.float32"),
         ({"size": (0, 5)}, r"height and width must be positive, got \(2, 3, 0, 5\)"),
         ({"batch": 0}, r"batch.*must be positive, got \(0, 3, 10, 12\)"),
+        ({"sampling": "nearest"}, "sampling must be one of cells, bilinear, got 'nearest'"),
+        ({"masks": torch.zeros(1).expand(6, 2**16, 2**16)}, "masks must have at most 2147483647 cells"),
     ],
 )
 def test_a_wrong_input_is_refused_with_the_rule_and_what_was_found(change: dict[str, Any], message: str) -> None:
@@ -210,7 +278,7 @@ def test_two_runs_give_equal_bits_on_any_number_of_threads() -> None:
 def test_first_call_leaves_the_number_of_threads_of_torch_alone() -> None:
     script = """
 import torch
-from imptool.projection import project_masks
+from imptool.projection import SAMPLINGS, InstanceMaskProjection, project_masks
 one = torch.ones(1)
 where = one.long() * 0
 project_masks(torch.tensor([[0.0, 0, 4, 4]]), where, one, torch.ones(1, 2, 2), where, num_layers=1, size=(4, 4), batch=1)
@@ -219,3 +287,70 @@ print(torch.get_num_threads())
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["1"]
+
+
+def test_a_forked_process_projects_after_its_parent_did() -> None:
+    """OpenMP's threads do not survive a fork: a child that used them would be killed, as a DataLoader's worker."""
+    script = """
+import os, sys, torch
+from imptool.projection import project_masks
+torch.set_num_threads(2)
+where = torch.zeros(9, dtype=torch.int64)
+boxes = torch.tensor([[0.0, 0, 90, 90]]).repeat(9, 1)
+masks = torch.rand(9, 5, 5).requires_grad_()
+def project():
+    masks.grad = None
+    canvas = project_masks(boxes, where, torch.ones(9), masks, where, num_layers=1, size=(99, 99), batch=1)
+    canvas.sum().backward()
+    return canvas.detach(), masks.grad
+expected = project()
+child = os.fork()
+if not child:
+    torch.set_num_threads(2)
+    os._exit(0 if all(torch.equal(a, b) for a, b in zip(project(), expected)) else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2", "NUMBA_THREADING_LAYER": "omp"}
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", script], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+
+
+@needs_gpu
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_gpu_gives_the_bits_of_the_cpu_without_waiting(sampling: str) -> None:
+    inputs = instances(count=300, seed=2)
+    results = []
+    for device in ("cpu", "cuda"):
+        moved = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+        masks, scores = moved["masks"].clone().requires_grad_(), moved["scores"].clone().requires_grad_()
+        torch.cuda.set_sync_debug_mode("error")
+        canvas = project_masks(**(moved | {"masks": masks, "scores": scores}), sampling=sampling)
+        canvas.backward(torch.ones_like(canvas))
+        torch.cuda.set_sync_debug_mode("default")
+        results.append((canvas.detach().cpu(), masks.grad.cpu(), scores.grad.cpu()))
+    for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+
+
+@needs_gpu
+def test_a_captured_graph_replays_with_new_boxes() -> None:
+    inputs = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in instances().items()}
+    project_masks(**inputs)  # compiles and loads
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        canvas = project_masks(**inputs)
+    inputs["boxes"].add_(0.75)
+    graph.replay()
+    assert torch.equal(canvas.cpu(), reference(inputs))
+
+
+@needs_gpu
+def test_on_a_gpu_values_out_of_range_raise_on_request_and_else_write_nothing() -> None:
+    inputs = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in instances().items()}
+    inputs["layers"][:] = 3
+    assert not project_masks(**inputs).any()
+    with pytest.raises(ValueError, match=r"layers must be within 0\.\.2, got 3"):
+        project_masks(**inputs, check_values=True)

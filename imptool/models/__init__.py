@@ -34,6 +34,7 @@ def build_panoptic_fpn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
         head,
         canvas_layers=layers,
         proposals=recipe.detector.proposals_test,
+        sampling=recipe.projection.sampling,
         detach=recipe.projection.detach,
     )
 

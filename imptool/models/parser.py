@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 
-from imptool.projection import project_masks
+from imptool.projection import InstanceMaskProjection
 
 STRIDE = 4  # P2, the canvas and the logits have a quarter of the input's height and width
 _LOSS_NAMES = {
@@ -32,6 +32,7 @@ class Parser(nn.Module):
         canvas_layers: number of thing classes; 0 projects nothing.
         proposals: how many of the best proposals of an image the projected detections come from while training, which has
             more of them than inference: the canvas should be the same.
+        sampling: how masks are projected, see `projection.project_masks`.
         detach: the semantic loss stops at the canvas.
     """
 
@@ -42,11 +43,13 @@ class Parser(nn.Module):
         *,
         canvas_layers: int = 0,
         proposals: int = 0,
+        sampling: str = "cells",
         detach: bool = False,
     ) -> None:
         super().__init__()
         self.detector, self.semantic_head = detector, semantic_head
-        self.canvas_layers, self.proposals, self.detach = canvas_layers, proposals, detach
+        self.projection = InstanceMaskProjection(canvas_layers, sampling) if canvas_layers else None
+        self.proposals, self.detach = proposals, detach
 
     def forward(
         self, images: Sequence[torch.Tensor], targets: Sequence[dict[str, torch.Tensor]]
@@ -68,7 +71,7 @@ class Parser(nn.Module):
         if self.semantic_head is None:
             return named, None
         canvas = None
-        if self.canvas_layers:
+        if self.projection:
             best = [boxes[: self.proposals] for boxes in proposals]  # the RPN sorts them by score
             canvas = self.project(self._detections(features, best, batch.image_sizes), features["0"])
         logits = upsample(self.semantic_head(features, canvas))
@@ -90,7 +93,7 @@ class Parser(nn.Module):
         detections = self._detections(features, proposals, batch.image_sizes)
         if self.semantic_head is None:
             return detections[0], None, None
-        canvas = self.project(detections, features["0"]) if self.canvas_layers else None
+        canvas = self.project(detections, features["0"]) if self.projection else None
         height, width = batch.image_sizes[0]
         logits = upsample(self.semantic_head(features, canvas))[0, :, :height, :width]
         return detections[0], logits, None if canvas is None else canvas[0]
@@ -112,16 +115,16 @@ class Parser(nn.Module):
 
     def project(self, detections: Detections, p2: torch.Tensor) -> torch.Tensor:
         """Project the detections of a batch, boxes in resized pixels, onto a canvas [B, K, H, W] of P2's size (section 3.1)."""
+        assert self.projection is not None
         counts = torch.tensor([len(found["boxes"]) for found in detections], device=p2.device)
         masks = torch.cat([found["masks"][:, 0] for found in detections])
         scores = torch.cat([found["scores"] for found in detections])
-        return project_masks(
+        return self.projection(
             torch.cat([found["boxes"] for found in detections]).detach() / STRIDE,
             torch.cat([found["labels"] for found in detections]) - 1,
             scores.detach() if self.detach else scores,
             masks.detach() if self.detach else masks,
             torch.repeat_interleave(torch.arange(len(detections), device=p2.device), counts),
-            num_layers=self.canvas_layers,
             size=(p2.shape[-2], p2.shape[-1]),
             batch=len(detections),
         )
