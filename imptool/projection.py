@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: custom_op reads the operators' schemas from the annotations themselves.
 
+import math
 from typing import Any, NoReturn
 
 import numpy as np
@@ -291,8 +292,11 @@ for _device_type in ("cpu", "cuda"):
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory for an output; on the CPU NumPy's, which asks for huge pages: most of the time goes into getting the memory."""
-    if device.type == "cpu":
+    """Memory for an output; on the CPU NumPy's, which asks for huge pages: getting the memory takes longer than filling it.
+
+    Not for very large outputs: the system may search for many huge pages longer than small ones would have taken.
+    """
+    if device.type == "cpu" and math.prod(shape) <= 2**25:
         return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
     return torch.empty(shape, dtype=dtype, device=device)
 
