@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -74,12 +75,13 @@ def main() -> None:
     results: dict[str, Any] = {"machine": describe_machine(), "devices": {}}
     for device in devices:
         print(f"{device}: {check(device)} random cases equal the reference bit for bit", flush=True)
-        found = {"cases": {}, "floors": measure_floors(device)}
+        found = {"cases": {}, "floors": measure_rates(device)}
         for name, case in CASES.items():
             if arguments.case in (None, name):
                 repetitions = max(arguments.repetitions // (3 if case.batch > 2 else 1), 3)
                 found["cases"][name] = compare(name, case, device, repetitions)
-        found["host_us"] = measure_host_time(device)
+        found["floors"] |= measure_against_floor(device, found["floors"]["copy GB/s"])
+        found["host us"] = measure_host_time(device)
         results["devices"][device] = found
     if not arguments.case:
         write_results(results)
@@ -214,8 +216,8 @@ def milliseconds(
     return start_event.elapsed_time(end_event)
 
 
-def measure_floors(device: str) -> dict[str, float]:
-    """What no form can be faster than: filling the canvas once; with winners, both. From the rate of a large fill, warm."""
+def measure_rates(device: str) -> dict[str, float]:
+    """How fast memory that is there already is filled and copied."""
     case = CASES["batch 16"]
     canvas = torch.empty(case.shape, device=device)
     instances = random_instances(Case(detections=1), device)
@@ -223,12 +225,29 @@ def measure_floors(device: str) -> dict[str, float]:
     source = torch.empty_like(canvas)
     copies = [milliseconds(lambda *_: canvas.copy_(source), instances, case.shape, None) for _ in range(8)]
     size = canvas.numel() * canvas.element_size()
-    floors = {
+    rates = {
         "fill GB/s": size / statistics.median(times[2:]) / 1e6,
         "copy GB/s": 2 * size / statistics.median(copies[2:]) / 1e6,  # read and written
     }
-    print(f"{device}: " + ", ".join(f"{name} {value:.1f}" for name, value in floors.items()))
-    return floors
+    print(f"{device}: " + ", ".join(f"{name} {value:.1f}" for name, value in rates.items()))
+    return rates
+
+
+def measure_against_floor(device: str, copy_rate: float) -> dict[str, float]:
+    """The forward with winners in the case "batch 16", beside writing canvas and winners once at the rate of a copy."""
+    case = CASES["batch 16"]
+    instances = random_instances(case, device)
+    instances.masks.requires_grad_()
+    times = [milliseconds(ours, instances, case.shape, None) for _ in range(8)]
+    one = Case(batch=1)
+    alone = [milliseconds(ours, random_instances(one, device), one.shape, None) for _ in range(8)]
+    floor = math.prod(case.shape) * (4 + 4) / copy_rate / 1e6
+    found = {
+        "forward with winners / floor": statistics.median(times[2:]) / floor,
+        "ms for an image of 800x1333": statistics.median(alone[2:]),
+    }
+    print(f"{device}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()))
+    return found
 
 
 def measure_host_time(device: str) -> dict[str, float]:
@@ -322,9 +341,9 @@ def table(results: dict[str, Any]) -> str:
                 ratios = [f"{rows[form]['ratio']:.1f}" if form in rows else "-" for form in (f"{OURS}, bilinear", *PEERS)]
                 lines.append(f"| {case} | {rows[OURS]['median']:.2f} | {' | '.join(ratios)} |")
             lines.append("")
-        rates = ", ".join(f"{name} {value:.1f}" for name, value in found["floors"].items())
-        host = ", ".join(f"{name} {value:.1f} us" for name, value in found["host_us"].items())
-        lines.append(f"Measured rates: {rates}. Host time of a forward call on tiny arrays: {host}.\n")
+        floors = ", ".join(f"{name} {value:.2f}" for name, value in found["floors"].items())
+        host = ", ".join(f"{name} {value:.1f} us" for name, value in found["host us"].items())
+        lines.append(f"Rates and floors (batch 16): {floors}. Host time of a forward call on tiny arrays: {host}.\n")
     return "\n".join(lines)
 
 
