@@ -128,19 +128,21 @@ def parse_about(about: Any, *, source: Path) -> tuple[str, Recipe, LabelSet]:
     return name, parse_strict(Recipe, plain, source=f"{source} (recipe)"), labels
 
 
-def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path, strict: bool = True) -> list[str]:
-    """Load weights into a model; returns the names of the tensors that the model kept as new.
+def load_state(
+    model: Parser, state: Mapping[str, torch.Tensor], *, source: Path, strict: bool = True
+) -> tuple[list[str], list[str]]:
+    """Load weights into a model; returns the names of the tensors that it kept as new, and of those that it did not take.
 
     Args:
         strict: every tensor must be there and fit; else those that are missing or of another shape stay new.
     Raises:
         InputError: the weights belong to another model or class list.
     """
-    if not strict:
-        own = model.state_dict()
-        state = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    own = model.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     try:
-        return list(model.load_state_dict(state, strict=strict).missing_keys)
+        missing = model.load_state_dict(state if strict else fitting, strict=strict).missing_keys
+        return list(missing), [key for key in state if key not in fitting]
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"{source} holds the weights of another model or class list: {_one_line(error)}") from error
 

@@ -172,7 +172,8 @@ def evaluate(
         raise InputError(f"{trained.source} was trained for other classes than {source.source} has: {difference}")
     split = split or (trained.recipe.val_split if trained else "val")
     items = source.split(split)
-    instances = InstanceTally(read_instances(source, split), labels) if trained else None
+    detects = trained is not None and trained.model.detects
+    instances = InstanceTally(read_instances(source, split), labels) if detects else None
 
     predictors = ([trained.name] if trained and trained.model.semantic_head else []) + ([PRIOR] if baseline else [])
     shape = (len(bands) + 1 if bands else 1, len(labels.classes), len(labels.classes))
@@ -190,10 +191,11 @@ def evaluate(
         result.images += 1
         if prior is not None:
             tallies[PRIOR].add(predict_prior(prior, target.shape), target)
-        if trained is None or instances is None:
+        if trained is None:
             continue
         prediction = parse_image(trained.model, image, trained.recipe.input, device=device)
-        instances.add(file_name(source, item), prediction)
+        if instances is not None:
+            instances.add(file_name(source, item), prediction)
         if prediction.channels is not None:
             tallies[trained.name].add(prediction.channels, target)
         if prediction.canvas is not None:

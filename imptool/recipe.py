@@ -36,7 +36,7 @@ class Input(Strict):
 class Backbone(Strict):
     """The ResNet with its feature pyramid (FPN)."""
 
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d"] = "resnet50"
     weights: str = "IMAGENET1K_V1"  # a torchvision name, a local .pth or .safetensors file, or none
     norm: Literal["frozen", "batch", "group"] = "frozen"
     fpn_channels: int = Field(default=256, ge=32, le=4096)
@@ -73,6 +73,7 @@ class Projection(Strict):
     """What reaches the canvas."""
 
     sampling: Literal["cells", "bilinear"] = "cells"  # cells is the paper's; see kernels/README.md
+    threshold: float = Field(default=0.25, ge=0, le=1)  # of mask-rcnn-imp: background where no layer is above it
     detach: bool = False  # stop the semantic loss at the canvas instead of letting it reach masks and scores
 
 

@@ -12,7 +12,7 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -298,10 +298,16 @@ def _start_model(run: Path, recipe: Recipe, dataset: Dataset, stage: Stage, cons
     model = build_model(stage.model, recipe, dataset.labels, pretrained=stage.start is None and not resumed)
     if stage.start is not None and not resumed:
         path = run / f"weights-{stage.start}.safetensors"
-        new = load_state(model, load_weights(path)[0], source=path, strict=False)
-        parts = ", ".join(f"{part} ({count} tensors)" for part, count in Counter(name.split(".")[0] for name in new).items())
-        say(console, f"{stage.model} starts from {path}; new: {parts or 'nothing'}")
+        new, left = load_state(model, load_weights(path)[0], source=path, strict=False)
+        unused = f"; not taken: {_parts(left)}" if left else ""
+        say(console, f"{stage.model} starts from {path}; new: {_parts(new) or 'nothing'}{unused}")
     return model
+
+
+def _parts(names: Sequence[str]) -> str:
+    """Tensors by the part of the model that they belong to: "semantic_head (28 tensors), detector.rpn (6 tensors)"."""
+    parts = Counter(".".join(name.split(".")[: 2 if name.startswith("detector.") else 1]) for name in names)
+    return ", ".join(f"{part} ({count} tensors)" for part, count in parts.items())
 
 
 def _checkpoint_to_resume(run: Path, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:

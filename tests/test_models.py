@@ -9,9 +9,10 @@ from torch import nn
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.data.samples import mirror, resized_size
 from imptool.files import InputError
-from imptool.models import build_model
+from imptool.models import MODELS, build_model
+from imptool.models.detector import build_backbone
 from imptool.models.parser import Parser, pad_maps, semantic_loss
-from imptool.models.semantic_heads import SemanticFPNHead
+from imptool.models.semantic_heads import CanvasHead, SemanticFPNHead, SemanticP2Head
 from imptool.recipe import Recipe
 
 # Two things and a stuff class around the background, whose id is not 0.
@@ -56,8 +57,8 @@ def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
     return [torch.rand(3, 64, 80), torch.rand(3, 64, 64)], [coat, nothing]
 
 
-@pytest.mark.parametrize(("name", "extra"), [("panoptic-fpn", 0), ("panoptic-fpn-imp", 2)])
-def test_semantic_head_is_that_of_section_3_2(name: str, extra: int) -> None:
+@pytest.mark.parametrize(("name", "extra"), [("semantic-fpn", 0), ("panoptic-fpn", 0), ("panoptic-fpn-imp", 2)])
+def test_fpn_head_is_that_of_section_3_2(name: str, extra: int) -> None:
     head = build(name).semantic_head
     assert isinstance(head, SemanticFPNHead)
     convs = [layer for layer in head.convs.modules() if isinstance(layer, nn.Conv2d)]
@@ -79,6 +80,62 @@ def test_semantic_head_is_that_of_section_3_2(name: str, extra: int) -> None:
     )
 
 
+@pytest.mark.parametrize(("name", "extra"), [("semantic-p2", 0), ("panoptic-p2", 0), ("panoptic-p2-imp", 2)])
+def test_p2_head_sees_p2_alone_and_has_no_norm(name: str, extra: int) -> None:
+    head = build(name).semantic_head
+    assert isinstance(head, SemanticP2Head)
+    convs = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)]
+    assert [(conv.in_channels, conv.out_channels, conv.kernel_size) for conv in convs] == [
+        (256, 128, (3, 3)),
+        (128 + extra, 128, (3, 3)),
+        *[(128, 128, (3, 3))] * 3,
+        (128, 4, (1, 1)),
+    ]
+    assert {type(layer) for layer in head.modules()} == {SemanticP2Head, nn.Sequential, nn.Conv2d, nn.ReLU}
+    canvas = torch.zeros(1, extra, 4, 4) if extra else None
+    assert head({"0": torch.zeros(1, 256, 4, 4)}, canvas).shape == (1, 4, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["semantic-p2", "semantic-fpn"])
+def test_semantic_models_have_neither_rpn_nor_box_nor_mask_heads(name: str) -> None:
+    model = build(name)
+    kinds = {parameter.split(".")[0] + "." + parameter.split(".")[1] for parameter, _ in model.named_parameters()}
+    assert kinds >= {"detector.backbone", "semantic_head.predictor"}
+    assert not any(kind.startswith(("detector.rpn", "detector.roi_heads")) for kind in kinds)
+    found, logits, canvas = model.eval().infer(torch.rand(3, 64, 80))
+    assert len(found["boxes"]) == 0
+    assert canvas is None
+    assert logits is not None
+    assert logits.shape == (4, 64, 80)
+
+
+def test_mask_rcnn_imp_learns_nothing_beside_mask_rcnn_and_gives_its_largest_layer() -> None:
+    model, plain = build("mask-rcnn-imp"), build("mask-rcnn")
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in plain.state_dict().items()
+    }
+    head = model.semantic_head
+    assert isinstance(head, CanvasHead)
+    # Layers are coat (channel 1) and hat (3); skin (2) is no thing. By hand: nothing, little, coat, hat, a tie.
+    canvas = torch.tensor([[[[0.0, 0.25, 0.5, 0.3, 0.6]], [[0.0, 0.1, 0.4, 0.9, 0.6]]]])
+    assert head({}, canvas).argmax(dim=1).tolist() == [[[0, 0, 1, 3, 1]]]
+    without = CanvasHead([0, 2], num_classes=3, background=None, threshold=0.25)
+    assert without({}, canvas).argmax(dim=1).tolist() == [[[0, 0, 0, 2, 0]]]
+    found, logits, canvas = model.eval().infer(torch.rand(3, 64, 80))
+    assert len(found["boxes"]) > 0
+    assert logits is not None
+    assert canvas is not None
+    assert logits.shape == (4, 64, 80)
+
+
+@pytest.mark.parametrize(("name", "widths"), [("resnet34", [64, 128, 256, 512]), ("resnext101_32x8d", [256, 512, 1024, 2048])])
+def test_backbones_lead_into_an_fpn_of_five_levels(name: str, widths: list[int]) -> None:
+    backbone = build_backbone(RECIPE.backbone.model_copy(update={"name": name}))
+    assert [block[0].in_channels for block in backbone.fpn.inner_blocks] == widths
+    levels = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    assert [tuple(level.shape[1:]) for level in levels.values()] == [(256, side, side) for side in (16, 8, 4, 2, 1)]
+
+
 def test_prediction_layers_start_as_normal_with_deviation_001() -> None:
     model = build("panoptic-fpn-imp")
     roi_heads = model.detector.roi_heads
@@ -96,13 +153,15 @@ def test_prediction_layers_start_as_normal_with_deviation_001() -> None:
 def test_losses_are_those_of_the_parts() -> None:
     detector = {"rpn_objectness", "rpn_box", "classifier", "box", "mask"}
     images, targets = batch()
-    for name, expected in (("mask-rcnn", detector), ("panoptic-fpn", detector | {"semantic"})):
+    expected = {"mask-rcnn": detector, "mask-rcnn-imp": detector, "semantic-p2": {"semantic"}, "semantic-fpn": {"semantic"}}
+    for name in MODELS:
         losses, canvas = build(name).train()(images, targets)
-        assert set(losses) == expected
-        assert canvas is None
-    losses, canvas = build("panoptic-fpn-imp").train()(images, targets)
-    assert canvas is not None
-    assert canvas.shape == (2, 2, 16, 24)  # a quarter of 64x80, padded to 64x96; one layer for each thing
+        assert set(losses) == expected.get(name, detector | {"semantic"})
+        if name in ("panoptic-p2-imp", "panoptic-fpn-imp"):
+            assert canvas is not None
+            assert canvas.shape == (2, 2, 16, 24)  # a quarter of 64x80, padded to 64x96; one layer for each thing
+        else:
+            assert canvas is None
 
 
 @pytest.mark.parametrize("detach", [False, True])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import nn
 from torchvision.models.detection import MaskRCNN
 
 from imptool.data.label_set import LabelSet
 from imptool.files import InputError, nearest
 from imptool.models.detector import build_detector
 from imptool.models.parser import Parser
-from imptool.models.semantic_heads import SemanticFPNHead
+from imptool.models.semantic_heads import CanvasHead, SemanticFPNHead, SemanticP2Head
 from imptool.recipe import Recipe
 
 
@@ -19,28 +20,51 @@ def build_mask_rcnn(recipe: Recipe, labels: LabelSet) -> Parser:
     return Parser(_detector(recipe, labels))
 
 
+def build_mask_rcnn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
+    """Mask R-CNN whose projected masks are the parsing (Figure 3a); nothing more is learned than by Mask R-CNN."""
+    threshold = recipe.projection.threshold
+    background = 0 if labels.background is not None else None
+    head = CanvasHead(labels.things, num_classes=len(labels.classes), background=background, threshold=threshold)
+    return _projecting(recipe, labels, head)
+
+
+def build_semantic_p2(recipe: Recipe, labels: LabelSet) -> Parser:
+    """The semantic head on P2 alone (section 3.2): neither RPN nor box nor mask heads."""
+    return Parser(_without_heads(_detector(recipe, labels)), _p2_head(recipe, labels))
+
+
+def build_semantic_fpn(recipe: Recipe, labels: LabelSet) -> Parser:
+    """The semantic head on P2..P5 alone (section 3.2)."""
+    return Parser(_without_heads(_detector(recipe, labels)), _fpn_head(recipe, labels))
+
+
+def build_panoptic_p2(recipe: Recipe, labels: LabelSet) -> Parser:
+    """Mask R-CNN with a semantic head on P2 (Figure 3b)."""
+    return Parser(_detector(recipe, labels), _p2_head(recipe, labels))
+
+
+def build_panoptic_p2_imp(recipe: Recipe, labels: LabelSet) -> Parser:
+    """Panoptic-P2 whose semantic head also sees the canvas (Figure 3c)."""
+    return _projecting(recipe, labels, _p2_head(recipe, labels, canvas_layers=len(labels.things)))
+
+
 def build_panoptic_fpn(recipe: Recipe, labels: LabelSet) -> Parser:
     """Mask R-CNN with a semantic head on P2..P5 (Figure 3d)."""
-    head = SemanticFPNHead(recipe.backbone.fpn_channels, num_classes=len(labels.classes))
-    return Parser(_detector(recipe, labels), head)
+    return Parser(_detector(recipe, labels), _fpn_head(recipe, labels))
 
 
 def build_panoptic_fpn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
-    """Panoptic-FPN whose semantic head also sees the canvas of projected instance masks (Figure 4)."""
-    layers = len(labels.things)
-    head = SemanticFPNHead(recipe.backbone.fpn_channels, num_classes=len(labels.classes), canvas_layers=layers)
-    return Parser(
-        _detector(recipe, labels),
-        head,
-        canvas_layers=layers,
-        proposals=recipe.detector.proposals_test,
-        sampling=recipe.projection.sampling,
-        detach=recipe.projection.detach,
-    )
+    """Panoptic-FPN whose semantic head also sees the canvas (Figure 4)."""
+    return _projecting(recipe, labels, _fpn_head(recipe, labels, canvas_layers=len(labels.things)))
 
 
 MODELS: dict[str, Callable[[Recipe, LabelSet], Parser]] = {
     "mask-rcnn": build_mask_rcnn,
+    "mask-rcnn-imp": build_mask_rcnn_imp,
+    "semantic-p2": build_semantic_p2,
+    "semantic-fpn": build_semantic_fpn,
+    "panoptic-p2": build_panoptic_p2,
+    "panoptic-p2-imp": build_panoptic_p2_imp,
     "panoptic-fpn": build_panoptic_fpn,
     "panoptic-fpn-imp": build_panoptic_fpn_imp,
 }
@@ -62,3 +86,27 @@ def build_model(name: str, recipe: Recipe, labels: LabelSet, *, pretrained: bool
 
 def _detector(recipe: Recipe, labels: LabelSet) -> MaskRCNN:
     return build_detector(recipe.backbone, recipe.detector, recipe.input, num_things=len(labels.things))
+
+
+def _without_heads(detector: MaskRCNN) -> MaskRCNN:
+    detector.rpn = detector.roi_heads = None
+    return detector
+
+
+def _p2_head(recipe: Recipe, labels: LabelSet, *, canvas_layers: int = 0) -> SemanticP2Head:
+    return SemanticP2Head(recipe.backbone.fpn_channels, num_classes=len(labels.classes), canvas_layers=canvas_layers)
+
+
+def _fpn_head(recipe: Recipe, labels: LabelSet, *, canvas_layers: int = 0) -> SemanticFPNHead:
+    return SemanticFPNHead(recipe.backbone.fpn_channels, num_classes=len(labels.classes), canvas_layers=canvas_layers)
+
+
+def _projecting(recipe: Recipe, labels: LabelSet, head: nn.Module) -> Parser:
+    return Parser(
+        _detector(recipe, labels),
+        head,
+        canvas_layers=len(labels.things),
+        proposals=recipe.detector.proposals_test,
+        sampling=recipe.projection.sampling,
+        detach=recipe.projection.detach,
+    )

@@ -27,8 +27,9 @@ class Parser(nn.Module):
     """Detector, then semantic head on the FPN levels, with the projected masks as a further feature (Figures 3 and 4).
 
     Args:
-        detector: torchvision's Mask R-CNN, whose parts are called one by one.
-        semantic_head: FPN levels and canvas -> logits; None leaves the detector alone.
+        detector: torchvision's Mask R-CNN, whose parts are called one by one. Without its `rpn` and `roi_heads` (both None)
+            nothing is detected: the semantic models, which keep its transform and backbone.
+        semantic_head: FPN levels and canvas -> logits; None leaves the detector alone. One without parameters has no loss.
         canvas_layers: number of thing classes; 0 projects nothing.
         proposals: how many of the best proposals of an image the projected detections come from while training, which has
             more of them than inference: the canvas should be the same.
@@ -51,6 +52,10 @@ class Parser(nn.Module):
         self.projection = InstanceMaskProjection(canvas_layers, sampling) if canvas_layers else None
         self.proposals, self.detach = proposals, detach
 
+    @property
+    def detects(self) -> bool:
+        return self.detector.roi_heads is not None
+
     def forward(
         self, images: Sequence[torch.Tensor], targets: Sequence[dict[str, torch.Tensor]]
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
@@ -65,10 +70,12 @@ class Parser(nn.Module):
         instances = [{name: value for name, value in target.items() if name != "semantic"} for target in targets]
         batch, instances = self.detector.transform(list(images), instances)
         features = self.detector.backbone(batch.tensors)
-        proposals, losses = self.detector.rpn(batch, features, instances)
-        _, roi_losses = self.detector.roi_heads(features, proposals, batch.image_sizes, instances)
-        named = {_LOSS_NAMES[name]: loss for name, loss in {**losses, **roi_losses}.items()}
-        if self.semantic_head is None:
+        named, proposals = {}, []
+        if self.detects:
+            proposals, losses = self.detector.rpn(batch, features, instances)
+            _, roi_losses = self.detector.roi_heads(features, proposals, batch.image_sizes, instances)
+            named = {_LOSS_NAMES[name]: loss for name, loss in {**losses, **roi_losses}.items()}
+        if self.semantic_head is None or not any(True for _ in self.semantic_head.parameters()):
             return named, None
         canvas = None
         if self.projection:
@@ -89,8 +96,10 @@ class Parser(nn.Module):
         """
         batch, _ = self.detector.transform([image])
         features = self.detector.backbone(batch.tensors)
-        proposals, _ = self.detector.rpn(batch, features)
-        detections = self._detections(features, proposals, batch.image_sizes)
+        detections = [_nothing(features["0"])]
+        if self.detects:
+            proposals, _ = self.detector.rpn(batch, features)
+            detections = self._detections(features, proposals, batch.image_sizes)
         if self.semantic_head is None:
             return detections[0], None, None
         canvas = self.project(detections, features["0"]) if self.projection else None
@@ -128,6 +137,12 @@ class Parser(nn.Module):
             size=(p2.shape[-2], p2.shape[-1]),
             batch=len(detections),
         )
+
+
+def _nothing(like: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The detections of an image in which there are none."""
+    shapes = {"boxes": (0, 4), "labels": (0,), "scores": (0,), "masks": (0, 1, 28, 28)}
+    return {name: like.new_zeros(shape, dtype=torch.int64 if name == "labels" else None) for name, shape in shapes.items()}
 
 
 def upsample(logits: torch.Tensor) -> torch.Tensor:

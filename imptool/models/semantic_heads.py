@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -37,9 +37,60 @@ class SemanticFPNHead(nn.Module):
         Each level must be exactly half the one before: the sides of the input are multiples of 32 (the transform pads).
         """
         merged = sum(level(features[name]) for name, level in self.levels.items())
-        if canvas is not None:
-            merged = torch.cat([merged, canvas.to(merged.dtype)], dim=1)
-        return self.predictor(self.convs(merged))
+        return self.predictor(self.convs(_with_canvas(merged, canvas)))
+
+
+class SemanticP2Head(nn.Module):
+    """The head of Panoptic-P2(-IMP), section 3.2 and Figure 3b, c: P2 alone, and no norm. Ours, where the text is silent: as in
+    the FPN head, a conv3x3 to 128 channels, the canvas concatenated, four conv3x3 of 128 and one conv1x1, with ReLU.
+
+    Args: as of `SemanticFPNHead`.
+    """
+
+    def __init__(self, in_channels: int, *, num_classes: int, canvas_layers: int = 0) -> None:
+        super().__init__()
+        self.reduce = _conv_relu(in_channels, WIDTH)
+        widths = [WIDTH + canvas_layers, WIDTH, WIDTH, WIDTH]
+        self.convs = nn.Sequential(*(_conv_relu(width, WIDTH) for width in widths))
+        self.predictor = nn.Conv2d(WIDTH, num_classes, 1)
+        init_prediction_layer(self.predictor)
+
+    def forward(self, features: Mapping[str, torch.Tensor], canvas: torch.Tensor | None) -> torch.Tensor:
+        """Feature "0" (P2) [B, C, H, W] and canvas [B, K, H, W] -> logits [B, classes, H, W]."""
+        return self.predictor(self.convs(_with_canvas(self.reduce(features["0"]), canvas)))
+
+
+class CanvasHead(nn.Module):
+    """The "head" of Mask R-CNN-IMP (section 3.2, Figure 3a): the canvas is the result, nothing is learned.
+
+    A pixel gets the thing whose layer is largest there, or the background where none is above the threshold (ours: the paper
+    does not say). Other classes that are no things are never given. Without a background the largest layer always wins.
+
+    Args:
+        things: the semantic channel of each layer of the canvas.
+        num_classes: semantic channels.
+        background: its channel, None where the dataset has none.
+        threshold: what score * mask must exceed.
+    """
+
+    def __init__(self, things: Sequence[int], *, num_classes: int, background: int | None, threshold: float) -> None:
+        super().__init__()
+        self.things, self.num_classes = list(things), num_classes
+        self.background, self.threshold = background, threshold
+
+    def forward(self, features: Mapping[str, torch.Tensor], canvas: torch.Tensor | None) -> torch.Tensor:
+        """Canvas [B, K, H, W] -> what stands for logits, [B, classes, H, W]: below every value where a class cannot win."""
+        if canvas is None:
+            raise ValueError("a CanvasHead needs a canvas")
+        logits = canvas.new_full((canvas.shape[0], self.num_classes, *canvas.shape[-2:]), -1.0)
+        logits[:, self.things] = canvas
+        if self.background is not None:
+            logits[:, self.background] = self.threshold
+        return logits
+
+
+def _with_canvas(features: torch.Tensor, canvas: torch.Tensor | None) -> torch.Tensor:
+    return features if canvas is None else torch.cat([features, canvas.to(features.dtype)], dim=1)
 
 
 def _to_quarter(in_channels: int, *, doublings: int) -> nn.Sequential:
@@ -50,6 +101,13 @@ def _to_quarter(in_channels: int, *, doublings: int) -> nn.Sequential:
             parts.append(_conv_norm_relu(WIDTH, WIDTH))
         parts.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
     return nn.Sequential(*parts)
+
+
+def _conv_relu(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return nn.Sequential(conv, nn.ReLU(inplace=True))
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
