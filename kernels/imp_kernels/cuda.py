@@ -56,7 +56,7 @@ def project_masks(
     kernel = _kernel("gather_bilinear" if bilinear else "gather_cells", _is_double(boxes), _is_double(masks))
     with_winners = int(winners.shape[0] > 0)
     arrays = (boxes, layers, scores, masks, image_index, canvas, winners)
-    kernel(device, stream, tiles * THREADS_PER_BLOCK, *arrays, *masks.shape, num_layers, height, width, with_winners)
+    kernel(device, stream, tiles * THREADS_PER_BLOCK, *arrays, *masks.shape, *canvas.shape, with_winners)
 
 
 def project_masks_backward(
@@ -141,9 +141,8 @@ def _find_detections(boxes, layers, image_index, count, start, image, layer, lef
     while start < count and so_far <= SCAN:
         for n in range(start + cuda.threadIdx.x, min(start + SCAN, count), THREADS_PER_BLOCK):
             if image_index[n] == image and layers[n] == layer:
-                near_x = boxes[4 * n] < left + TILE + 1 and boxes[4 * n + 2] > left - 1
-                near_y = boxes[4 * n + 1] < top + TILE + 1 and boxes[4 * n + 3] > top - 1
-                if near_x and near_y:
+                near_x = _may_touch(np.float64(boxes[4 * n]), np.float64(boxes[4 * n + 2]), left)
+                if near_x and _may_touch(np.float64(boxes[4 * n + 1]), np.float64(boxes[4 * n + 3]), top):
                     found[cuda.atomic.add(found_count, 0, 1)] = n
         start += SCAN
         cuda.syncthreads()
@@ -153,12 +152,27 @@ def _find_detections(boxes, layers, image_index, count, start, image, layer, lef
 
 
 @cuda.jit(device=True)
+def _may_touch(lo, hi, start):
+    """Whether a box may reach the tile's pixels from `start` on; never for NaN. Its rounded last edge may lie beyond `hi`."""
+    return lo < start + TILE + 1 and hi + (hi - lo) * 1e-15 > start - 1
+
+
+@cuda.jit(device=True)
 def _side(boxes, n, left, top, cell_columns, cell_rows, width, height):
     """What a thread prepares of a box: across a column, or down a row of the tile. Edges, pixel, cells, canvas length."""
     thread, box = cuda.threadIdx.x, 4 * np.int64(n)
     if thread < TILE:
         return np.float64(boxes[box]), np.float64(boxes[box + 2]), left + thread, cell_columns, width
     return np.float64(boxes[box + 1]), np.float64(boxes[box + 3]), top + thread - TILE, cell_rows, height
+
+
+@cuda.jit(device=True)
+def _rows_of_thread(x, top, width, height, plane, any_work):
+    """A thread has every second row of its column of the tile: the first, where to stop, and the first row's pixel."""
+    row, stop = cuda.threadIdx.x // TILE, 0
+    if x < width and any_work:
+        stop = min(TILE, height - top)
+    return row, stop, plane + (top + row) * width + x
 
 
 @cuda.jit(device=True)
@@ -182,7 +196,7 @@ def _cells_over(lo, hi, pixel, cells, length):
 
 def gather_cells(
     boxes, layers, scores, masks, image_index, canvas, winners,
-    count, cell_rows, cell_columns, num_layers, height, width, with_winners,
+    count, cell_rows, cell_columns, batch, num_layers, height, width, with_winners,
 ):  # fmt: skip
     """A block is a tile of one plane: it collects the detections over it, and its threads look up the cells over each pixel.
 
@@ -194,6 +208,8 @@ def gather_cells(
     first = cuda.shared.array((GROUP, SIDES), np.int32)
     last = cuda.shared.array((GROUP, SIDES), np.int32)
     image, layer, left, top = _tile(num_layers, height, width)
+    if image >= batch:  # a block too many, as Numba's own launch may have
+        return
     plane = (image * num_layers + layer) * height * width
     thread = cuda.threadIdx.x
     column = thread % TILE
@@ -208,25 +224,33 @@ def gather_cells(
                 )
                 first[member, thread], last[member, thread] = _cells_over(lo, hi, pixel, cells, length)
             cuda.syncthreads()
-            for row in range(thread // TILE, TILE, 2):
-                if left + column < width and top + row < height and (members or is_new):
-                    pixel = plane + (top + row) * width + left + column
-                    value, winner = 0.0, -1
-                    if not is_new:
-                        value = np.float64(canvas[pixel])
-                        if with_winners and value > 0:
-                            winner = np.int64(winners[pixel])
-                    for member in range(members):
-                        n = found[group + member]
-                        for i in range(first[member, TILE + row], last[member, TILE + row] + 1):
-                            for j in range(first[member, column], last[member, column] + 1):
-                                cell = (np.int64(n) * cell_rows + i) * cell_columns + j
-                                here = np.float64(scores[n] * masks[cell])
-                                if here > value or (here == value and here > 0 and cell < winner):
-                                    value, winner = here, cell
-                    canvas[pixel] = value
-                    if with_winners and winner >= 0:
-                        winners[pixel] = winner
+            row, stop, pixel = _rows_of_thread(left + column, top, width, height, plane, members > 0 or is_new)
+            if members <= 0:  # nothing lies over the tile: a loop of stores alone
+                while row < stop:
+                    canvas[pixel] = 0.0
+                    row, pixel = row + 2, pixel + 2 * width
+            while row < stop:
+                value, winner = 0.0, -1
+                if not is_new:
+                    value = np.float64(canvas[pixel])
+                    if with_winners and value > 0:
+                        winner = np.int64(winners[pixel])
+                for member in range(members):
+                    i, last_row = np.int64(first[member, TILE + row]), last[member, TILE + row]
+                    while i <= last_row:  # `range` would count its steps first, which takes longer than they do
+                        j, last_column = np.int64(first[member, column]), last[member, column]
+                        n = np.int64(found[group + member])
+                        cell = (n * cell_rows + i) * cell_columns + j
+                        while j <= last_column:
+                            here = np.float64(scores[n] * masks[cell])
+                            if here > value or (here == value and here > 0 and cell < winner):
+                                value, winner = here, cell
+                            j, cell = j + 1, cell + 1
+                        i += 1
+                canvas[pixel] = value
+                if with_winners and winner >= 0:
+                    winners[pixel] = winner
+                row, pixel = row + 2, pixel + 2 * width
             is_new = False
             cuda.syncthreads()
 
@@ -236,7 +260,7 @@ def gather_bilinear(real):
 
     def gather_bilinear(
         boxes, layers, scores, masks, image_index, canvas, winners,
-        count, cell_rows, cell_columns, num_layers, height, width, with_winners,
+        count, cell_rows, cell_columns, batch, num_layers, height, width, with_winners,
     ):  # fmt: skip
         """As `gather_cells`, but in shared memory stand the cell before each pixel's centre and the share of the way on."""
         found = cuda.shared.array(FOUND, np.int32)
@@ -244,6 +268,8 @@ def gather_bilinear(real):
         first = cuda.shared.array((GROUP, SIDES), np.int32)
         share = cuda.shared.array((GROUP, SIDES), real)
         image, layer, left, top = _tile(num_layers, height, width)
+        if image >= batch:
+            return
         plane = (image * num_layers + layer) * height * width
         thread = cuda.threadIdx.x
         column = thread % TILE
@@ -262,29 +288,33 @@ def gather_bilinear(real):
                         cell, part = _sample_place(lo, hi, pixel, cells)
                         first[member, thread], share[member, thread] = cell, part
                 cuda.syncthreads()
-                for row in range(thread // TILE, TILE, 2):
-                    if left + column < width and top + row < height and (members or is_new):
-                        pixel = plane + (top + row) * width + left + column
-                        value, winner = 0.0, -1
-                        if not is_new:
-                            value = np.float64(canvas[pixel])
-                            if with_winners and value > 0:
-                                winner = np.int64(winners[pixel])
-                        for member in range(members):
-                            i, j, n = first[member, TILE + row], first[member, column], found[group + member]
-                            if i >= 0 and j >= 0:
-                                after, below = min(j + 1, cell_columns - 1), min(i + 1, cell_rows - 1)
-                                here_row = (np.int64(n) * cell_rows + i) * cell_columns
-                                below_row = (np.int64(n) * cell_rows + below) * cell_columns
-                                down, across = share[member, TILE + row], share[member, column]
-                                at_left = masks[here_row + j] + down * (masks[below_row + j] - masks[here_row + j])
-                                at_right = masks[here_row + after] + down * (masks[below_row + after] - masks[here_row + after])
-                                here = np.float64(scores[n] * (at_left + across * (at_right - at_left)))
-                                if here > value or (here == value and here > 0 and n < winner):
-                                    value, winner = here, np.int64(n)
-                        canvas[pixel] = value
-                        if with_winners and winner >= 0:
-                            winners[pixel] = winner
+                row, stop, pixel = _rows_of_thread(left + column, top, width, height, plane, members > 0 or is_new)
+                if members <= 0:
+                    while row < stop:
+                        canvas[pixel] = 0.0
+                        row, pixel = row + 2, pixel + 2 * width
+                while row < stop:
+                    value, winner = 0.0, -1
+                    if not is_new:
+                        value = np.float64(canvas[pixel])
+                        if with_winners and value > 0:
+                            winner = np.int64(winners[pixel])
+                    for member in range(members):
+                        i, j, n = first[member, TILE + row], first[member, column], found[group + member]
+                        if i >= 0 and j >= 0:
+                            after, below = min(j + 1, cell_columns - 1), min(i + 1, cell_rows - 1)
+                            here_row = (np.int64(n) * cell_rows + i) * cell_columns
+                            below_row = (np.int64(n) * cell_rows + below) * cell_columns
+                            down, across = share[member, TILE + row], share[member, column]
+                            at_left = masks[here_row + j] + down * (masks[below_row + j] - masks[here_row + j])
+                            at_right = masks[here_row + after] + down * (masks[below_row + after] - masks[here_row + after])
+                            here = np.float64(scores[n] * (at_left + across * (at_right - at_left)))
+                            if here > value or (here == value and here > 0 and n < winner):
+                                value, winner = here, np.int64(n)
+                    canvas[pixel] = value
+                    if with_winners and winner >= 0:
+                        winners[pixel] = winner
+                    row, pixel = row + 2, pixel + 2 * width
                 is_new = False
                 cuda.syncthreads()
 

@@ -41,7 +41,9 @@ class Kernel:
         # and takes half the time for c_int64 that it takes for c_void_p.
         self._types = (c_int64,) * len(signature.args)
         self._loaded: dict[int, Any] = {}  # device: the driver's function, or None where Numba launches
-        self._numba: Any = cuda.jit(function)
+        # Without link-time optimisation, which fuses products with sums whatever NVVM was told.
+        without_lto = {} if SIMULATED else {"lto": False}
+        self._numba: Any = cuda.jit(function, **without_lto)
 
     def path(self, device: int) -> str:
         """Which way launches go: "cuda-bindings" or "numba"."""
@@ -113,8 +115,12 @@ def compile_cubin(function: Callable[..., None], signature: Any, compute_capabil
     with _unfused():
         ptx, _ = cuda.compile_ptx(function, signature, cc=compute_capability)
     (name,) = re.findall(r"\.entry\s+(\w+)", ptx)
-    major, minor = compute_capability
-    return Compiled(name, ptx, *_link(ptx.encode(), [f"-arch=sm_{major}{minor}", "-fma=false", "-verbose"]))
+    options = ["-arch=sm_{}{}".format(*compute_capability), "-verbose"]
+    try:
+        return Compiled(name, ptx, *_link(ptx, options))
+    except RuntimeError:
+        # A linker older than the compiler refuses the number of its PTX; nothing here needs more than CUDA 13.0 has.
+        return Compiled(name, ptx, *_link(re.sub(r"(?m)^\.version .*$", ".version 9.0", ptx), options))
 
 
 class Resources(NamedTuple):
@@ -148,10 +154,10 @@ def _unfused() -> Iterator[None]:
             nvvm.compile_ir = original
 
 
-def _link(ptx: bytes, options: list[str]) -> tuple[bytes, str]:
-    handle = nvjitlink.create(len(options), options)
+def _link(ptx: str, options: list[str]) -> tuple[bytes, str]:
+    handle, code = nvjitlink.create(len(options), options), ptx.encode()
     try:
-        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, ptx, len(ptx), "kernel")
+        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, code, len(code), "kernel")
         nvjitlink.complete(handle)
         cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
         nvjitlink.get_linked_cubin(handle, cubin)
