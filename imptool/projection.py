@@ -15,6 +15,7 @@ from torch.utils import _python_dispatch
 SAMPLINGS = ("cells", "bilinear")
 _DEVICES, _HALF = ("cpu", "cuda"), (torch.float16, torch.bfloat16)
 LARGEST_CELL_COUNT = 2**31 - 1  # winning cells are int32
+LARGEST_SIDE = 2**31 - 2  # so are the pixels between which a cell lies
 
 
 def project_masks(
@@ -62,9 +63,10 @@ def project_masks(
     autocast = masks.device.type in _DEVICES and torch.is_autocast_enabled(masks.device.type)
     tensors = (boxes, layers, scores, masks, image_index)
     if autocast or (masks.dtype in _HALF and scores.dtype == masks.dtype):
-        tensors = (boxes, layers, _widened(scores), _widened(masks), image_index)
+        tensors = (_widened(boxes) if autocast else boxes, layers, _widened(scores), _widened(masks), image_index)
     with_winners = torch.is_grad_enabled() and (scores.requires_grad or masks.requires_grad)
-    arguments = (*tensors, num_layers, *size, batch, sampling == "bilinear", with_winners, check_values)
+    height, width = size
+    arguments = (*tensors, num_layers, height, width, batch, sampling == "bilinear", with_winners, check_values)
     if not _is_plain(tensors):
         if forward_ad._current_level >= 0 and any(
             forward_ad.unpack_dual(value).tangent is not None for value in (scores, masks)
@@ -228,6 +230,13 @@ def _project_backward(
     winners: Tensor,
     bilinear: bool,
 ) -> tuple[Tensor, Tensor]:
+    if canvas.ndim != 4 or not grad_canvas.shape == canvas.shape == winners.shape:
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in (grad_canvas, canvas, winners))
+        raise ValueError(f"gradient, canvas and winners must be [B, K, H, W] alike, got {shapes}")
+    if (grad_canvas.dtype, canvas.dtype, winners.dtype) != (masks.dtype, masks.dtype, torch.int32):
+        raise ValueError(f"gradient and canvas must be {masks.dtype} and winners int32")
+    batch, num_layers, height, width = canvas.shape
+    _check_inputs(boxes, layers, scores, masks, image_index, (batch, num_layers, height, width))
     d_scores = torch.empty(scores.shape, dtype=scores.dtype, device=masks.device)
     d_masks = torch.empty(masks.shape, dtype=masks.dtype, device=masks.device)
     outputs = [d_scores, d_masks]
@@ -260,11 +269,12 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 
 def _gradients(ctx, grad_canvas, grad_winners):  # type: ignore[no-untyped-def]
-    if ctx.saved_tensors[-1].ndim != 4:
+    saved = ctx.saved_tensors  # once: under checkpointing they can be read one time only
+    if saved[-1].ndim != 4:
         raise ValueError("imptool::project_masks needs with_winners=True for a gradient")
     d_scores = d_masks = None
     if grad_canvas is not None:
-        d_scores, d_masks = _project_backward(grad_canvas, *ctx.saved_tensors, ctx.bilinear)
+        d_scores, d_masks = _project_backward(grad_canvas, *saved, ctx.bilinear)
     return None, None, d_scores, d_masks, None, None, None, None, None, None, None, None
 
 
@@ -303,7 +313,7 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 def _run(kernel: str, inputs: tuple[Tensor, ...], outputs: list[Tensor], bilinear: bool) -> None:
     """Run a kernel of the tensors' device: on CUDA on PyTorch's current stream, on the CPU on as many threads as torch's."""
-    tensors = [tensor.detach().contiguous() for tensor in inputs] + outputs
+    tensors = [tensor.detach().resolve_neg().contiguous() for tensor in inputs] + outputs
     device = tensors[-1].device
     if device.type == "cuda":
         from imp_kernels import cuda  # here: numba-cuda does not exist on every platform
@@ -326,9 +336,11 @@ def _check_inputs(
 ) -> None:
     if min(shape) < 1:
         raise ValueError(f"batch, num_layers, height and width must be positive, got {tuple(shape)}")
+    if max(shape[2:]) > LARGEST_SIDE:
+        raise ValueError(f"height and width must be at most {LARGEST_SIDE}, got {tuple(shape[2:])}")
     if masks.ndim != 3 or masks.shape[1] < 1 or masks.shape[2] < 1:
         raise ValueError(f"masks must be [N, h, w] with h and w at least 1, got {tuple(masks.shape)}")
-    if masks.numel() > LARGEST_CELL_COUNT:
+    if _surely(masks.numel() > LARGEST_CELL_COUNT):
         raise ValueError(f"masks must have at most {LARGEST_CELL_COUNT} cells, got {tuple(masks.shape)}")
     count, device = masks.shape[0], masks.device
     if boxes.shape != (count, 4):
@@ -348,6 +360,15 @@ def _check_inputs(
     for name, tensor in (("layers", layers), ("image_index", image_index)):
         if tensor.dtype != torch.int64:
             raise ValueError(f"{name} must be int64, got {tensor.dtype}")
+
+
+def _surely(condition: Any) -> bool:
+    """Whether a condition holds; of a number that the compiler cannot know (of detections, say) it is taken not to."""
+    if isinstance(condition, bool):
+        return condition
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    return bool(guard_or_false(condition))
 
 
 def _refuse(name: str, tensor: Tensor, masks: Tensor, wanted: list[Any]) -> NoReturn:

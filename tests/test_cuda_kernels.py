@@ -64,7 +64,7 @@ def simulated_kernels_equal_the_reference() -> None:
             check(tying_instances(seed, dtype), bilinear)
             check(a_box_whose_last_edge_is_rounded_beyond_it(dtype), bilinear)
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=40, deadline=None, derandomize=True)
     @given(inputs=instances(), bilinear=st.booleans())
     def check_any(inputs: dict[str, Any], bilinear: bool) -> None:
         check(inputs, bilinear)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from imp_kernels.reference import project_masks_reference
 
 from imptool.projection import SAMPLINGS, InstanceMaskProjection, project_masks
@@ -259,6 +260,55 @@ def test_autocast_computes_in_float32_whatever_half_types_come_in() -> None:
 def test_a_wrong_input_is_refused_with_the_rule_and_what_was_found(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         project_masks(**(instances() | change))
+
+
+def test_the_backward_operator_refuses_what_does_not_fit_its_canvas() -> None:
+    i = instances()
+    tensors = (i["boxes"], i["layers"], i["scores"], i["masks"], i["image_index"])
+    canvas, winners = torch.ops.imptool.project_masks(*tensors, 3, 10, 12, 2, False, True, False)
+    backward = torch.ops.imptool.project_masks_backward
+    with pytest.raises(ValueError, match=r"alike, got \[2, 3, 10, 12\], \[2, 3, 10, 12\], \[0\]"):
+        backward(canvas, *tensors, canvas, winners[:0, 0, 0, 0], False)
+    with pytest.raises(ValueError, match=r"must be torch\.float32"):
+        backward(canvas.double(), *tensors, canvas, winners, False)
+
+
+def test_a_changed_canvas_is_noticed_before_a_wrong_gradient() -> None:
+    inputs = instances()
+    inputs["masks"].requires_grad_()
+    canvas = project_masks(**inputs)
+    loss = canvas.sum()
+    canvas.detach().mul_(0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_checkpointing_and_negated_views_give_the_plain_gradient() -> None:
+    def loss(masks: torch.Tensor) -> torch.Tensor:
+        return project_masks(**(instances() | {"masks": masks})).square().sum()
+
+    plain, recomputed = (instances()["masks"].requires_grad_() for _ in range(2))
+    loss(plain).backward()
+    torch.utils.checkpoint.checkpoint(loss, recomputed, use_reentrant=False).backward()
+    assert plain.grad is not None
+    assert torch.equal(plain.grad, recomputed.grad)
+    negative = torch.complex(torch.zeros(6, 4, 5), -instances()["masks"]).conj().imag  # a view whose sign is turned when read
+    assert negative.is_neg()
+    assert torch.equal(loss(negative), loss(plain.detach()))
+
+
+def test_a_number_of_instances_that_the_compiler_cannot_know_compiles() -> None:
+    inputs = instances()
+
+    def project(keep: torch.Tensor) -> torch.Tensor:
+        chosen = torch.nonzero(keep)[:, 0]
+        tensors = {name: value[chosen] if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+        return project_masks(**tensors)
+
+    compiled = torch.compile(project, fullgraph=True, backend="aot_eager")
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for keep in (torch.tensor([1, 1, 0, 1, 0, 1]), torch.zeros(6), torch.ones(6)):
+            assert torch.equal(compiled(keep), project(keep))
 
 
 def test_two_runs_give_equal_bits_on_any_number_of_threads() -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 from numba import njit, prange
+from numba.np.ufunc import parallel
 
 BAND = 64
 """Canvas rows that a thread clears and paints at a time: some 80 KB, which stay in its cache."""
@@ -128,7 +129,8 @@ def threading() -> dict[str, str]:
 
 def _after_fork() -> None:
     global _forked_from_threads
-    _forked_from_threads = _has_threads
+    # Other code's kernels may have started them, too.
+    _forked_from_threads = getattr(parallel, "_is_initialized", _has_threads)
 
 
 if hasattr(os, "register_at_fork"):
