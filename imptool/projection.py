@@ -33,7 +33,8 @@ def project_masks(
 ) -> Tensor:
     """Project every instance's soft mask onto the canvas layer of its class; the largest score * mask stays.
 
-    Deterministic, with gradient to scores and masks (none to boxes). Under autocast it computes in float32.
+    Deterministic, with gradient to scores and masks (none to boxes). Under autocast it computes in float32. The gradient
+    needs the canvas as it was: change it out of place.
 
     Args:
         boxes: [N, 4] float32 or float64, xyxy in canvas pixels; a box without positive and finite sides covers nothing.
@@ -72,6 +73,8 @@ def project_masks(
             forward_ad.unpack_dual(value).tangent is not None for value in (scores, masks)
         ):
             raise NotImplementedError("project_masks has no forward derivative; PyTorch would take it for zero")
+        if with_winners and torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+            raise NotImplementedError("project_masks has no torch.func transforms (vmap, grad): use torch.autograd.grad")
         canvas, _ = _project(*arguments)
     elif with_winners:
         canvas, _ = _Direct.apply(*arguments)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
-from imp_kernels.reference import project_masks_reference
+from imp_kernels.reference import project_masks_backward_reference, project_masks_reference
 
 from imptool.projection import SAMPLINGS, InstanceMaskProjection, project_masks
 
@@ -69,6 +69,30 @@ def test_the_canvas_equals_the_reference_with_and_without_gradient(
     assert canvas.requires_grad == with_gradient
     assert expected.any()
     assert torch.equal(canvas.detach(), expected)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_crowded_canvases_and_their_gradients_equal_the_reference(sampling: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    for seed in range(40):
+        inputs = instances(count=25, seed=seed, dtype=torch.float64 if seed % 3 else torch.float32)
+        inputs["masks"] = (inputs["masks"] * 8).round() / 8  # many ties
+        inputs["masks"][seed % 25] = float("nan")
+        arrays = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+        bilinear = sampling == "bilinear"
+        expected, winners = project_masks_reference(**arrays, bilinear=bilinear)
+        assert len(np.unique(winners)) > 10
+        masks, scores = inputs["masks"].clone().requires_grad_(), inputs["scores"].clone().requires_grad_()
+        canvas = project_masks(**(inputs | {"masks": masks, "scores": scores}), sampling=sampling)
+        np.testing.assert_array_equal(canvas.detach().numpy(), expected)
+        grad = torch.randn(canvas.shape, dtype=canvas.dtype, generator=torch.Generator().manual_seed(seed))
+        canvas.backward(grad)
+        d_scores, d_masks = project_masks_backward_reference(
+            arrays["boxes"], arrays["scores"], arrays["masks"], winners, grad.numpy(), bilinear=bilinear
+        )
+        np.testing.assert_array_equal(masks.grad.numpy(), d_masks)
+        np.testing.assert_array_equal(scores.grad.numpy(), d_scores)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -214,6 +238,8 @@ def test_vmap_and_forward_derivatives_and_second_ones_are_refused() -> None:
     inputs = instances()
     with pytest.raises(NotImplementedError, match="no vmap: give all images in one call"):
         torch.vmap(lambda scores: project_masks(**(inputs | {"scores": scores})))(torch.rand(3, 6))
+    with pytest.raises(NotImplementedError, match=r"use torch\.autograd\.grad"):
+        torch.func.grad(lambda scores: project_masks(**(inputs | {"scores": scores})).sum())(inputs["scores"])
     scores = inputs["scores"].requires_grad_()
     with pytest.raises(NotImplementedError, match="no forward derivative"):
         torch.func.jvp(lambda scores: project_masks(**(inputs | {"scores": scores})), (scores,), (scores,))
@@ -224,8 +250,11 @@ def test_vmap_and_forward_derivatives_and_second_ones_are_refused() -> None:
 
 def test_autocast_computes_in_float32_whatever_half_types_come_in() -> None:
     inputs = instances(dtype=torch.bfloat16)
+    boxes = inputs["boxes"].bfloat16()  # as torchvision's detector gives them there
+    inputs["boxes"] = boxes.float()
     expected = reference(inputs | {"masks": inputs["masks"].float(), "scores": inputs["scores"].float()})
     inputs["scores"] = inputs["scores"].float()  # as softmax gives them under autocast
+    inputs["boxes"] = boxes
     masks = inputs["masks"].requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         canvas = project_masks(**inputs)
@@ -251,6 +280,9 @@ def test_autocast_computes_in_float32_whatever_half_types_come_in() -> None:
         ({"boxes": torch.rand(6, 4, device="meta")}, "boxes must be on the masks' device cpu, got meta"),
         ({"layers": torch.zeros(6, dtype=torch.int32)}, "layers must be int64, got torch.int32"),
         ({"image_index": torch.zeros(6)}, "image_index must be int64, got torch.float32"),
+        ({"masks": torch.rand(6, 4, 5).half()}, "share a floating dtype, got torch.float32 and torch.float16"),
+        ({"size": (3, 10, 12)}, "too many values to unpack"),
+        ({"size": (2**31, 1)}, "height and width must be at most 2147483646"),
         ({"size": (0, 5)}, r"height and width must be positive, got \(2, 3, 0, 5\)"),
         ({"batch": 0}, r"batch.*must be positive, got \(0, 3, 10, 12\)"),
         ({"sampling": "nearest"}, "sampling must be one of cells, bilinear, got 'nearest'"),
@@ -334,9 +366,9 @@ where = one.long() * 0
 project_masks(torch.tensor([[0.0, 0, 4, 4]]), where, one, torch.ones(1, 2, 2), where, num_layers=1, size=(4, 4), batch=1)
 print(torch.get_num_threads())
 """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["1"]
+    assert result.stdout.split() == ["2"]
 
 
 def test_a_forked_process_projects_after_its_parent_did() -> None:

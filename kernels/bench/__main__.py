@@ -102,6 +102,10 @@ def check(device: str, count: int = 60) -> int:
         tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         grad = np.random.default_rng(seed).standard_normal(shape).astype(canvas.dtype)
         scores, masks = tensors["scores"].requires_grad_(), tensors["masks"].requires_grad_()
+        numbers = {"num_layers": num_layers, "size": (height, width), "batch": batch}
+        with torch.no_grad():
+            alone = project_masks(*tensors.values(), **numbers, sampling="bilinear" if bilinear else "cells")
+        np.testing.assert_array_equal(alone.cpu().numpy(), canvas, strict=True)
         found, found_winners = operator(*tensors.values(), num_layers, height, width, batch, bilinear, True, False)
         found.backward(torch.from_numpy(grad).to(device))
         expected = project_masks_backward_reference(

@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import math
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numba.np.ufunc import parallel
+
+
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """Numba's `njit`, with its cache on disk where there is any place for one."""
+
+    def compile_function(function: Any) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # a read-only installation and a read-only home
+            return numba.njit(**options)(function)
+
+    return compile_function
+
 
 BAND = 64
 """Canvas rows that a thread clears and paints at a time: some 80 KB, which stay in its cache."""
@@ -49,8 +63,8 @@ def sample_place(lo: float, hi: float, pixel: int, cells: int) -> tuple[int, flo
     return cell, place - cell
 
 
-_cell_span = njit(cache=True, error_model="numpy")(cell_span)
-_sample_place = njit(cache=True, error_model="numpy")(sample_place)
+_cell_span = compiled(error_model="numpy")(cell_span)
+_sample_place = compiled(error_model="numpy")(sample_place)
 
 
 def project_masks(
@@ -140,7 +154,7 @@ if hasattr(os, "register_at_fork"):
 # ------------------------------------------------------------------------------------------------------------- forward
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
+@compiled(error_model="numpy", parallel=True)
 def _project(
     boxes: np.ndarray,
     layers: np.ndarray,
@@ -160,7 +174,7 @@ def _project(
         _project_share(boxes, scores, masks, canvas, won, bilinear, order, starts, spans, share, shares)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _project_alone(
     boxes: np.ndarray,
     layers: np.ndarray,
@@ -178,7 +192,7 @@ def _project_alone(
     _project_share(boxes, scores, masks, canvas, won, bilinear, order, starts, spans, 0, 1)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sort_by_plane(layers: np.ndarray, image_index: np.ndarray, batch: int, num_layers: int) -> tuple[np.ndarray, np.ndarray]:
     """Detections of plane p, in their order: order[starts[p]:starts[p + 1]]. Values out of range are in none."""
     planes = batch * num_layers
@@ -197,7 +211,7 @@ def _sort_by_plane(layers: np.ndarray, image_index: np.ndarray, batch: int, num_
     return order, starts
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _measure_share(
     boxes: np.ndarray,
     masks_shape: tuple[int, int, int],
@@ -241,7 +255,7 @@ class _Room(NamedTuple):
     share: np.ndarray  # of each pixel, of the way to the next column
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _project_share(
     boxes: np.ndarray,
     scores: np.ndarray,
@@ -282,7 +296,7 @@ def _project_share(
                     _paint_cells(n, scores[n], masks[n], spans[n], top, bottom, width, start, pixels, won, room)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _paint_cells(
     n: int,
     score: float,
@@ -320,7 +334,7 @@ def _paint_cells(
         _raise_row(start + y * width + x_first, x_stop - x_first, pixels, won, line, line_winner)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _spread_columns(columns: np.ndarray, x_first: int, column_of: np.ndarray) -> bool:
     """The last column of cells over each pixel from x_first on; whether no pixel lies under two."""
     apart = True
@@ -331,7 +345,7 @@ def _spread_columns(columns: np.ndarray, x_first: int, column_of: np.ndarray) ->
     return apart
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _pool_rows(n: int, score: float, mask: np.ndarray, low: int, high: int, values: np.ndarray, cells: np.ndarray) -> None:
     """The largest value over the rows low..high of each column, at least 0, and its cell: the first of equal ones."""
     cell_rows, cell_columns = mask.shape
@@ -347,7 +361,7 @@ def _pool_rows(n: int, score: float, mask: np.ndarray, low: int, high: int, valu
             cells[j] = np.int32(first_cell + j) if value > before else cell
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _fill_line(
     columns: np.ndarray,
     x_first: int,
@@ -376,7 +390,7 @@ def _fill_line(
                 line[x], line_winner[x] = value, cell
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _paint_bilinear(
     n: int,
     box: np.ndarray,
@@ -412,7 +426,7 @@ def _paint_bilinear(
         _raise_row(start + y * width + x_first, x_stop - x_first, pixels, won, line, line_winner)
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(error_model="numpy", inline="always")
 def _raise_row(start: int, length: int, pixels: np.ndarray, won: np.ndarray, line: np.ndarray, line_winner: np.ndarray) -> None:
     """Raise a row of pixels to the line, where that is strictly greater: never for NaN."""
     at = np.uint64(start)
@@ -428,7 +442,7 @@ def _raise_row(start: int, length: int, pixels: np.ndarray, won: np.ndarray, lin
 # ------------------------------------------------------------------------------------------------------------ backward
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
+@compiled(error_model="numpy", parallel=True)
 def _backward(
     boxes: np.ndarray,
     layers: np.ndarray,
@@ -449,7 +463,7 @@ def _backward(
         )
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _backward_alone(
     boxes: np.ndarray,
     layers: np.ndarray,
@@ -467,7 +481,7 @@ def _backward_alone(
     _backward_share(boxes, layers, scores, masks, image_index, pixels, won, grad_canvas, d_scores, d_masks, bilinear, 0, 1)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _backward_share(
     boxes: np.ndarray,
     layers: np.ndarray,
@@ -500,13 +514,13 @@ def _backward_share(
         d_scores[n] = _gradients(scores[n], masks[n], sums, d_masks[n])
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _covered(lo: float, hi: float, cells: int, length: int) -> tuple[int, int]:
     """First pixel and one past the last pixel of all cells between lo and hi."""
     return _cell_span(lo, hi, 0, cells, length)[0], _cell_span(lo, hi, cells - 1, cells, length)[1]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sum_cells(
     n: int,
     box: np.ndarray,
@@ -530,7 +544,7 @@ def _sum_cells(
                 flat[cell] += np.float64(grad[pixel])
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _sum_bilinear(
     n: int,
     box: np.ndarray,
@@ -563,7 +577,7 @@ def _sum_bilinear(
             sums[below, after] += value * (down * across)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _gradients(score: float, mask: np.ndarray, sums: np.ndarray, d_mask: np.ndarray) -> float:
     """Write d mask = score * S, and return d score: the sum of mask * S over each row of cells, then over the rows."""
     total = 0.0
