@@ -139,8 +139,8 @@ def load_state(
         InputError: the weights belong to another model or class list.
     """
     own = model.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     try:
+        fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
         missing = model.load_state_dict(state if strict else fitting, strict=strict).missing_keys
         return list(missing), [key for key in state if key not in fitting]
     except (RuntimeError, TypeError, AttributeError) as error:
