@@ -111,9 +111,11 @@ def project_masks_backward(
 ) -> None:
     """Fill d_scores [N] and d_masks [N, h, w] from canvas, winners and canvas gradient, [B, K, H, W]; all C-contiguous."""
     shares = _shares(threads)
-    run = _backward if shares > 1 else _backward_alone
-    flat = (canvas.reshape(-1), winners.reshape(-1))
-    run(boxes, layers, scores, masks, image_index, *flat, grad_canvas, d_scores, d_masks, bilinear, shares)
+    inputs = (boxes, layers, scores, masks, image_index, canvas.reshape(-1), winners.reshape(-1), grad_canvas)
+    if shares > 1:
+        _backward(*inputs, d_scores, d_masks, bilinear, shares)
+    else:
+        _backward_share(*inputs, d_scores, d_masks, bilinear, 0, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------- threads
@@ -461,24 +463,6 @@ def _backward(
         _backward_share(
             boxes, layers, scores, masks, image_index, pixels, won, grad_canvas, d_scores, d_masks, bilinear, share, shares
         )
-
-
-@compiled(error_model="numpy")
-def _backward_alone(
-    boxes: np.ndarray,
-    layers: np.ndarray,
-    scores: np.ndarray,
-    masks: np.ndarray,
-    image_index: np.ndarray,
-    pixels: np.ndarray,
-    won: np.ndarray,
-    grad_canvas: np.ndarray,
-    d_scores: np.ndarray,
-    d_masks: np.ndarray,
-    bilinear: bool,
-    shares: int,
-) -> None:
-    _backward_share(boxes, layers, scores, masks, image_index, pixels, won, grad_canvas, d_scores, d_masks, bilinear, 0, 1)
 
 
 @compiled(error_model="numpy")
