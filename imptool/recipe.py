@@ -30,7 +30,22 @@ class Input(Strict):
 
     short_side: int = Field(default=800, ge=32, le=8192)
     long_side: int = Field(default=1333, ge=32, le=16384)
-    flip: float = Field(default=0.5, ge=0, le=1)  # share of training images mirrored left to right
+
+
+Side = Annotated[int, Field(ge=32, le=16384)]
+
+
+class Augment(Strict):
+    """How training photographs vary; inference sees none of it."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)  # share of them that are mirrored left to right
+    short_sides: list[Side] = []  # one of these in place of input.short_side
+    long_side: Side | None = None  # in place of input.long_side
+    crop: list[Side] | None = Field(default=None, min_length=2, max_length=2)  # height, width of a window drawn anywhere
+    brightness: float = Field(default=0.0, ge=0, le=1)  # the largest change, as a share
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    hue: float = Field(default=0.0, ge=0, le=0.5)  # the largest turn, as a share of the circle
 
 
 class Backbone(Strict):
@@ -70,11 +85,21 @@ class Detector(Strict):
 
 
 class Projection(Strict):
-    """What reaches the canvas."""
+    """What reaches the canvas, in training and at inference: by default every detection, with gradient, as in the paper."""
 
+    score_threshold: float = Field(default=0.0, ge=0, le=1)  # only detections with a larger score
+    detections: int | None = Field(default=None, ge=1)  # only so many of the best of an image
     sampling: Literal["cells", "bilinear"] = "cells"  # cells is the paper's; see kernels/README.md
     threshold: float = Field(default=0.25, ge=0, le=1)  # of mask-rcnn-imp: background where no layer is above it
     detach: bool = False  # stop the semantic loss at the canvas instead of letting it reach masks and scores
+
+
+class Compute(Strict):
+    """Switches for speed, which change the last bits of a result. The heads of the detector stay in float32."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"  # of backbone and semantic head, by autocast
+    channels_last: bool = False  # memory layout of backbone and semantic head
+    compile: bool = False  # torch.compile of backbone and semantic head while training
 
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -89,6 +114,7 @@ class Losses(Strict):
     box: Weight = 1.0
     mask: Weight = 1.0
     semantic: Weight = 1.0
+    hardest: float = Field(default=1.0, gt=0, le=1)  # share of the pixels, those of the largest semantic loss (bootstrapping)
 
 
 class Solver(Strict):
@@ -121,9 +147,11 @@ class Recipe(Strict):
     train_split: str = "train"
     val_split: str = "val"
     input: Input = Input()
+    augment: Augment = Augment()
     backbone: Backbone = Backbone()
     detector: Detector = Detector()
     projection: Projection = Projection()
+    compute: Compute = Compute()
     losses: Losses = Losses()
     solver: Solver = Solver()
     stages: dict[FileName, Stage] = Field(min_length=1)

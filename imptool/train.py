@@ -104,7 +104,9 @@ def train(
                 continue
             seed = recipe.seed + index
             torch.manual_seed(seed)
-            samples = TrainingSamples(dataset, recipe.train_split, document, size=recipe.input, seed=seed)
+            samples = TrainingSamples(
+                dataset, recipe.train_split, document, size=recipe.input, augment=recipe.augment, seed=seed
+            )
             model = _start_model(run, recipe, dataset, stage, console, resumed=checkpoint is not None).to(device)
             write_recipe(run / "recipe.yaml", recipe)  # only now: a model that cannot be built leaves no run behind
             say(
@@ -177,7 +179,7 @@ class _StageJob:
         images = [sample.image.to(self.device) for sample in usable]
         targets = [{key: value.to(self.device) for key, value in sample.target.items()} for sample in usable]
         losses, canvas = self.model(images, targets)
-        weights = self.recipe.losses.model_dump()
+        weights = self.recipe.losses.model_dump(exclude={"hardest"})
         total = sum((weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=self.device))
         values = {name: loss.item() for name, loss in losses.items()} | {"loss": total.item()}
         names = ", ".join(sample.name for sample in usable)

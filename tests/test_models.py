@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+
 import pytest
 import torch
 from torch import nn
 
 from imptool.data.label_set import ClassInfo, LabelSet
-from imptool.data.samples import mirror, resized_size
 from imptool.files import InputError
 from imptool.models import MODELS, build_model
-from imptool.models.detector import build_backbone
+from imptool.models.detector import Detections, build_backbone, detect
 from imptool.models.parser import Parser, pad_maps, semantic_loss
 from imptool.models.semantic_heads import CanvasHead, SemanticFPNHead, SemanticP2Head
 from imptool.recipe import Recipe
@@ -179,6 +181,118 @@ def test_semantic_loss_reaches_masks_and_scores_unless_detached(detach: bool) ->
         assert reached is not detach
 
 
+def proposals_of(model: Parser) -> tuple[dict[str, torch.Tensor], list[torch.Tensor], list[tuple[int, int]]]:
+    """FPN levels with a graph, and proposals of two photographs, some of them without an area or beyond the border."""
+    torch.manual_seed(1)
+    features = {str(level): torch.randn(2, 256, 16 >> level, 24 >> level, requires_grad=True) for level in range(4)}
+    corners = torch.rand(2, 40, 2) * torch.tensor([80.0, 60.0])
+    boxes = torch.cat([corners, corners + torch.rand(2, 40, 2) * 50 - 2], dim=2)
+    return features, [boxes[0], boxes[1, :7]], [(64, 96), (60, 80)]
+
+
+@pytest.mark.parametrize(("threshold", "detections"), [(0.0, 100), (0.3, 100), (0.3, 3), (0.99, 100)])
+def test_detections_are_those_of_torchvision_and_so_is_their_gradient(threshold: float, detections: int) -> None:
+    model = build("panoptic-fpn-imp")
+    roi_heads = model.detector.roi_heads.eval()
+    roi_heads.score_thresh, roi_heads.detections_per_img = threshold, detections
+    nn.init.normal_(roi_heads.box_predictor.cls_score.weight, std=0.3)  # scores that differ
+    features, proposals, sizes = proposals_of(model)
+    expected, _ = roi_heads(features, proposals, sizes)
+    found = detect(roi_heads, features, proposals, sizes)
+    assert sum(len(one["boxes"]) for one in expected) == {(0.3, 3): 6, (0.99, 100): 0}.get(
+        (threshold, detections), sum(len(one["boxes"]) for one in found)
+    )
+
+    def gradients(detections: Detections) -> list[torch.Tensor]:
+        """Of a loss on every score and mask that is not the same anywhere."""
+        values = torch.cat([torch.cat([one["scores"], one["masks"].flatten()]) for one in detections])
+        loss = (values * torch.linspace(1, 2, len(values))).sum()
+        wanted = [*features.values(), *roi_heads.parameters()]
+        return [
+            torch.zeros(()) if gradient is None else gradient
+            for gradient in torch.autograd.grad(loss, wanted, allow_unused=True)
+        ]
+
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one["labels"], other["labels"])
+        for name in ("boxes", "scores", "masks"):
+            torch.testing.assert_close(one[name], other[name])
+    if found[0]["boxes"].numel():
+        for gradient, other in zip(gradients(found), gradients(expected), strict=True):
+            torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-4)
+    assert not any(one["boxes"].requires_grad for one in found)
+
+
+def with_section(name: str, **values: object) -> Recipe:
+    return RECIPE.model_copy(update={name: getattr(RECIPE, name).model_copy(update=values)})
+
+
+def test_recipe_says_which_detections_are_projected() -> None:
+    full = torch.ones(3, 1, 28, 28)
+    boxes = torch.tensor([[0.0, 0, 32, 32], [32.0, 0, 64, 32], [64.0, 0, 96, 32]])
+    scores = torch.tensor([0.75, 0.5, 0.25])
+    found = {"boxes": boxes, "labels": torch.tensor([1, 1, 1]), "scores": scores, "masks": full}
+    for values, expected in (
+        ({}, [0.75, 0.5, 0.25]),
+        ({"score_threshold": 0.25}, [0.75, 0.5, 0.0]),
+        ({"detections": 1}, [0.75, 0.0, 0.0]),
+        ({"score_threshold": 0.9}, [0.0, 0.0, 0.0]),
+    ):
+        canvas = build("panoptic-fpn-imp", with_section("projection", **values)).project([found], torch.zeros(1, 256, 16, 24))
+        assert canvas[0, 0, 4, ::8].tolist() == expected
+
+
+def test_hard_bootstrapping_counts_the_hardest_pixels_of_each_photograph() -> None:
+    # Two classes, logits 0 and x where the target is class 0: the loss is log(1 + e^x), larger with x.
+    logits = torch.zeros(2, 2, 1, 4)
+    logits[0, 1, 0] = torch.tensor([3.0, 1.0, 2.0, 0.0])
+    logits[1, 1, 0] = torch.tensor([9.0, 4.0, 8.0, 7.0])
+    semantic = torch.tensor([[[0, 0, 0, 0]], [[255, 0, 255, 0]]])
+    loss = [math.log(1 + math.exp(x)) for x in (3.0, 2.0, 7.0)]  # two of four pixels there, one of two here
+    assert semantic_loss(logits, semantic, hardest=0.5).item() == pytest.approx(sum(loss) / 3, rel=1e-6)
+    torch.testing.assert_close(semantic_loss(logits, semantic, hardest=0.9999), semantic_loss(logits, semantic))
+    assert semantic_loss(logits, torch.full_like(semantic, 255), hardest=0.1) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "tolerance"),
+    [
+        ({"channels_last": True}, 1e-3),
+        ({"precision": "bfloat16"}, 0.1),
+        ({"precision": "bfloat16", "channels_last": True}, 0.1),
+    ],
+)
+def test_switches_for_speed_change_the_last_bits_only(values: dict[str, object], tolerance: float) -> None:
+    plain, switched = (build("panoptic-fpn-imp", recipe).train() for recipe in (RECIPE, with_section("compute", **values)))
+    assert {name: value.dtype for name, value in switched.state_dict().items()} == {
+        name: value.dtype for name, value in plain.state_dict().items()
+    }
+    losses = []
+    for model in (plain, switched):
+        torch.manual_seed(2)
+        losses.append(model(*batch())[0])
+        sum(losses[-1].values()).backward()  # type: ignore[union-attr]
+    for name, loss in losses[0].items():
+        assert losses[1][name].dtype == torch.float32
+        assert losses[1][name].item() == pytest.approx(loss.item(), rel=tolerance, abs=tolerance)
+    assert all(parameter.grad.dtype == torch.float32 for parameter in switched.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler on the CPU")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # by torch's own compiler, of its own tensors
+@pytest.mark.slow  # compiling takes half a minute
+def test_compiled_backbone_and_head_give_the_same_losses_and_the_same_names() -> None:
+    plain, compiled = (build("panoptic-fpn-imp").train() for _ in range(2))
+    compiled.compile_dense()
+    losses = []
+    for model in (plain, compiled):
+        torch.manual_seed(2)
+        losses.append(model(*batch())[0])
+    for name, loss in losses[0].items():
+        assert losses[1][name].item() == pytest.approx(loss.item(), rel=1e-3, abs=1e-3)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+
+
 def test_canvas_holds_the_largest_score_in_the_layer_of_the_class() -> None:
     model = build("panoptic-fpn-imp")
     full = torch.ones(1, 1, 28, 28)
@@ -219,24 +333,3 @@ def test_semantic_loss_leaves_out_ignored_pixels_and_padding() -> None:
 def test_unknown_model_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"panoptic-fpn-inp.*did you mean 'panoptic-fpn-imp'"):
         build("panoptic-fpn-inp")
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((827, 550), (289, 192)), ((550, 827), (192, 289)), ((1000, 100), (320, 32)), ((1, 5000), (1, 320))],
-)
-def test_short_side_is_reached_unless_the_long_side_would_pass_its_limit(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    assert resized_size(size, short_side=192, long_side=320) == expected
-
-
-def test_mirroring_moves_pixels_boxes_masks_and_map_together() -> None:
-    images, targets = batch()
-    image, target = mirror(images[0], targets[0])
-    assert torch.equal(image, images[0].flip(-1))
-    assert target["boxes"].tolist() == [[20.0, 10.0, 60.0, 50.0]]  # 80 - 60, 80 - 20
-    ys, xs = torch.nonzero(target["masks"][0], as_tuple=True)
-    assert [xs.min().item(), ys.min().item(), xs.max().item() + 1, ys.max().item() + 1] == [20, 10, 60, 50]
-    moved = mirror(images[0], {**targets[0], "boxes": torch.tensor([[0.0, 0, 10, 10]])})[1]["boxes"]
-    assert moved.tolist() == [[70.0, 0.0, 80.0, 10.0]]

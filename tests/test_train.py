@@ -170,7 +170,7 @@ def test_samples_cover_every_photograph_once_an_epoch_and_do_not_depend_on_histo
     document = read_instances(dataset, "train")
 
     def samples() -> TrainingSamples:
-        return TrainingSamples(dataset, "train", document, size=recipe.input, seed=5)
+        return TrainingSamples(dataset, "train", document, size=recipe.input, augment=recipe.augment, seed=5)
 
     stems = sorted(item.stem for item in dataset.split("train"))
     forward, backward = samples(), samples()
@@ -185,8 +185,10 @@ def test_samples_cover_every_photograph_once_an_epoch_and_do_not_depend_on_histo
 
 def test_sample_holds_what_was_drawn(converted: Path) -> None:
     dataset = load_dataset("drawn.yaml")
-    recipe = load_recipe("tiny.yaml", ["input.flip=0", "input.short_side=72", "input.long_side=96"])  # the drawn size
-    sample = TrainingSamples(dataset, "train", read_instances(dataset, "train"), size=recipe.input, seed=0)[0]
+    recipe = load_recipe("tiny.yaml", ["augment.flip=0", "input.short_side=72", "input.long_side=96"])  # the drawn size
+    sample = TrainingSamples(
+        dataset, "train", read_instances(dataset, "train"), size=recipe.input, augment=recipe.augment, seed=0
+    )[0]
     label = torch.from_numpy(np.array(Image.open(f"data/drawn/labels/{sample.name}.png")))
     assert torch.equal(sample.target["semantic"], label.long())
     assert sample.target["labels"].tolist() == [1, 2]
@@ -245,7 +247,9 @@ def test_instances_made_by_hand_train_by_their_masks_alone(converted: Path, key:
     del document["info"]
     path.write_text(json.dumps(document))
     dataset, recipe = load_dataset("drawn.yaml"), load_recipe("tiny.yaml")
-    samples = TrainingSamples(dataset, "train", read_instances(dataset, "train"), size=recipe.input, seed=0)
+    samples = TrainingSamples(
+        dataset, "train", read_instances(dataset, "train"), size=recipe.input, augment=recipe.augment, seed=0
+    )
     for position in range(4):
         assert samples[position].target["boxes"].shape == (2, 4)
 

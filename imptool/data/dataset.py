@@ -68,6 +68,7 @@ class DatasetFile(Strict):
     background: int | None = None  # written as null: there is none, whatever the classes are called
     ignore: Id = 255
     remap: dict[Id, Id] = {}
+    left_right: list[Annotated[list[Id], Field(min_length=2, max_length=2)]] = []  # ids that change places in a mirror
     splits: dict[FileName, str] | None = Field(default=None, min_length=1)
     random_splits: RandomSplits | None = None
     generator: Generator | None = None
@@ -92,6 +93,7 @@ class Dataset:
     remap: Mapping[int, int]
     splits: Mapping[str, tuple[Item, ...]]
     generator: Generator | None = None
+    left_right: tuple[tuple[int, int], ...] = ()  # ids that change places in a mirror, such as left and right shoe
     note: str = ""  # what a person should look at, though it is no error
 
     @cached_property
@@ -208,7 +210,31 @@ def _yaml_dataset(path: Path) -> Dataset:
             raise InputError(f"{path}: remap: {target} is neither a class id nor the ignore id {labels.ignore}")
     splits = _make_splits(described, items, root, path)
     note = _strangers(described.random_splits, items, path)
-    return Dataset(described.name or path.stem, path, root, labels, described.remap, splits, described.generator, note)
+    return Dataset(
+        described.name or path.stem,
+        path,
+        root,
+        labels,
+        described.remap,
+        splits,
+        described.generator,
+        _check_left_right(described.left_right, labels, path),
+        note,
+    )
+
+
+def _check_left_right(pairs: Sequence[Sequence[int]], labels: LabelSet, source: Path) -> tuple[tuple[int, int], ...]:
+    """Pairs of ids that are classes, no class in two of them, both things or both stuff."""
+    for left, right in pairs:
+        for given in (left, right):
+            if given not in labels.ids:
+                raise InputError(f"{source}: left_right: {given} is no class id")
+            if sum(pair.count(given) for pair in pairs) > 1:
+                raise InputError(f"{source}: left_right: {given} is there twice")
+        left_info, right_info = (labels.classes[labels.ids.index(given)] for given in (left, right))
+        if left_info.thing != right_info.thing:
+            raise InputError(f"{source}: left_right: {left_info.name} and {right_info.name} are not both things, or both stuff")
+    return tuple((left, right) for left, right in pairs)
 
 
 def _find_root(path: Path, root: str) -> Path:

@@ -1,4 +1,4 @@
-"""Training samples: photograph, instances and semantic map of one image, resized and mirrored together."""
+"""Training samples: photograph, instances and semantic map of one image, varied together."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset as TorchDataset
 
+from imptool.data.augment import Target, View, draw_view, jitter, mirror
 from imptool.data.coco import decode_masks
 from imptool.data.dataset import Dataset
 from imptool.data.images import read_image
@@ -18,7 +19,7 @@ from imptool.data.instances import file_name
 from imptool.data.label_set import LabelSet
 from imptool.data.layouts import Item
 from imptool.files import InputError
-from imptool.recipe import Input
+from imptool.recipe import Augment, Input
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,8 @@ class Sample:
 
     name: str
     image: torch.Tensor
-    target: dict[str, torch.Tensor]
+    target: Target
     problem: str = ""
-
-
-def resized_size(size: tuple[int, int], *, short_side: int, long_side: int) -> tuple[int, int]:
-    """The (height, width) after the short side becomes `short_side`; where the long side would pass its limit, that wins."""
-    scale = min(short_side / min(size), long_side / max(size))
-    height, width = (max(round(side * scale), 1) for side in size)
-    return height, width
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -57,11 +51,13 @@ def image_tensor(image: np.ndarray) -> torch.Tensor:
 class TrainingSamples(TorchDataset[Sample]):
     """The endless stream of training samples, by position: sample p of a run is always the same.
 
-    Position p falls into epoch p // N; every epoch has its own seeded order, every position its own seeded mirroring. So a
+    Position p falls into epoch p // N; every epoch has its own seeded order, every position its own seeded variation. So a
     run resumes in the middle of an epoch by starting at a position, and does not depend on the number of workers.
     """
 
-    def __init__(self, dataset: Dataset, split: str, document: Mapping[str, Any], *, size: Input, seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset, split: str, document: Mapping[str, Any], *, size: Input, augment: Augment, seed: int
+    ) -> None:
         items = {file_name(dataset, item): item for item in dataset.split(split)}
         annotations: dict[int, list[dict[str, Any]]] = {}
         for annotation in document["annotations"]:
@@ -69,7 +65,7 @@ class TrainingSamples(TorchDataset[Sample]):
         self.pairs: list[tuple[Item, list[dict[str, Any]]]] = [
             (items[image["file_name"]], annotations.get(image["id"], [])) for image in document["images"]
         ]
-        self.dataset, self.size, self.seed = dataset, size, seed
+        self.dataset, self.size, self.augment, self.seed = dataset, size, augment, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
@@ -80,65 +76,63 @@ class TrainingSamples(TorchDataset[Sample]):
         if epoch != self._epoch:
             self._epoch, self._order = epoch, np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.pairs))
         item, annotations = self.pairs[self._order[place]]
-        mirrored = np.random.default_rng((self.seed, 1, position)).random() < self.size.flip
         try:
-            return self._read(item, annotations, mirrored=bool(mirrored))
+            return Sample(item.stem, *self._read(item, annotations, np.random.default_rng((self.seed, 1, position))))
         except InputError as error:
             return Sample(item.stem, torch.empty(3, 0, 0), {}, str(error))
 
-    def _read(self, item: Item, annotations: Sequence[Mapping[str, Any]], *, mirrored: bool) -> Sample:
+    def _read(
+        self, item: Item, annotations: Sequence[Mapping[str, Any]], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, Target]:
+        mirrored = rng.random() < self.augment.flip
         image, ids = read_image(item.image), self.dataset.read_labels(item)
-        size = resized_size(ids.shape, short_side=self.size.short_side, long_side=self.size.long_side)
+        view = draw_view((ids.shape[0], ids.shape[1]), self.size, self.augment, rng)
         labels = self.dataset.labels
-        semantic = cv2.resize(labels.to_channels(ids), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.int64)
         try:
-            masks = decode_masks(annotations, ids.shape)
+            target = instance_target(annotations, labels, view, size=(ids.shape[0], ids.shape[1]))
         except ValueError as error:
             raise InputError(f"{item.image}: its instances do not fit it ({error}): convert again with --overwrite") from error
-        target = instance_target(masks, [row["category_id"] for row in annotations], labels, to_size=size)
-        target["semantic"] = torch.from_numpy(semantic)
-        tensor = image_tensor(resize_image(image, size))
-        return Sample(item.stem, *(mirror(tensor, target) if mirrored else (tensor, target)))
+        target["semantic"] = torch.from_numpy(view.sample(labels.to_channels(ids)).astype(np.int64))
+        tensor = jitter(image_tensor(view.cut(resize_image(image, view.size))), self.augment, rng)
+        return mirror(tensor, target, labels, self.dataset.left_right) if mirrored else (tensor, target)
 
 
-def instance_target(
-    masks: np.ndarray, category_ids: Sequence[int], labels: LabelSet, *, to_size: tuple[int, int]
-) -> dict[str, torch.Tensor]:
-    """Boxes, labels and masks of the things at the resized size, without instances that vanish there.
+def instance_target(annotations: Sequence[Mapping[str, Any]], labels: LabelSet, view: View, *, size: tuple[int, int]) -> Target:
+    """Boxes, labels and masks of the things in a view, without instances of which nothing is left there.
+
+    An instance that the view cuts gets the box of what is left of it.
 
     Args:
-        masks: [N, h, w] uint8 at the photograph's size; category_ids: their N class ids.
-        to_size: (H, W) of the network's input.
+        annotations: COCO dicts with `category_id` and `segmentation`.
+        size: (height, width) of the photograph.
     Returns:
-        boxes [M, 4] float32 xyxy in resized pixels, labels [M] int64 1..K, masks [M, H, W] uint8.
+        boxes [N, 4] float32 xyxy in resized pixels, labels [N] int64 1..K, masks [N, H, W] uint8.
+    Raises:
+        ValueError: a segmentation is of no known form, or of another size.
     """
     label_of_id = {labels.ids[channel]: label for label, channel in enumerate(labels.things, start=1)}
-    scale = np.array([to_size[1] / masks.shape[2], to_size[0] / masks.shape[1]] * 2)
-    boxes, kept, resized = [], [], []
-    for mask, category_id in zip(masks, category_ids, strict=True):
-        if category_id not in label_of_id:
+    height, width = view.window[2:]
+    boxes, kept, masks = [], [], []
+    for annotation in annotations:
+        mask = decode_masks([annotation], size)[0]
+        if annotation["category_id"] not in label_of_id:
             continue
-        small = cv2.resize(mask, to_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        if small.any():
-            x, y, width, height = cv2.boundingRect(mask)
-            boxes.append(np.array([x, y, x + width, y + height]) * scale)
-            kept.append(label_of_id[category_id])
-            resized.append(small)
+        seen = np.ascontiguousarray(view.sample(mask))
+        if not seen.any():
+            continue
+        box = view.move_box(_box_of(mask), size)
+        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= width and box[3] <= height
+        boxes.append(box if inside or view.is_whole else _box_of(seen))
+        kept.append(label_of_id[annotation["category_id"]])
+        masks.append(seen)
     return {
         "boxes": torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 4)),
         "labels": torch.tensor(kept, dtype=torch.int64),
-        "masks": torch.from_numpy(np.array(resized, np.uint8).reshape(-1, *to_size)),
+        "masks": torch.from_numpy(np.array(masks, np.uint8).reshape(-1, height, width)),
     }
 
 
-def mirror(image: torch.Tensor, target: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Mirror an image and its target left to right."""
-    width = image.shape[-1]
-    boxes = target["boxes"].clone()
-    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    return image.flip(-1), {
-        "boxes": boxes,
-        "labels": target["labels"],
-        "masks": target["masks"].flip(-1),
-        "semantic": target["semantic"].flip(-1),
-    }
+def _box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """xyxy of a mask's pixels, their far edges included."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return x, y, x + width, y + height

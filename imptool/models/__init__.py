@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 from torchvision.models.detection import MaskRCNN
@@ -17,7 +18,7 @@ from imptool.recipe import Recipe
 
 def build_mask_rcnn(recipe: Recipe, labels: LabelSet) -> Parser:
     """Mask R-CNN alone: stage 1 of all models (section 3.3)."""
-    return Parser(_detector(recipe, labels))
+    return _parser(recipe, _detector(recipe, labels))
 
 
 def build_mask_rcnn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
@@ -30,17 +31,17 @@ def build_mask_rcnn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
 
 def build_semantic_p2(recipe: Recipe, labels: LabelSet) -> Parser:
     """The semantic head on P2 alone (section 3.2): neither RPN nor box nor mask heads."""
-    return Parser(_without_heads(_detector(recipe, labels)), _p2_head(recipe, labels))
+    return _parser(recipe, _without_heads(_detector(recipe, labels)), _p2_head(recipe, labels))
 
 
 def build_semantic_fpn(recipe: Recipe, labels: LabelSet) -> Parser:
     """The semantic head on P2..P5 alone (section 3.2)."""
-    return Parser(_without_heads(_detector(recipe, labels)), _fpn_head(recipe, labels))
+    return _parser(recipe, _without_heads(_detector(recipe, labels)), _fpn_head(recipe, labels))
 
 
 def build_panoptic_p2(recipe: Recipe, labels: LabelSet) -> Parser:
     """Mask R-CNN with a semantic head on P2 (Figure 3b)."""
-    return Parser(_detector(recipe, labels), _p2_head(recipe, labels))
+    return _parser(recipe, _detector(recipe, labels), _p2_head(recipe, labels))
 
 
 def build_panoptic_p2_imp(recipe: Recipe, labels: LabelSet) -> Parser:
@@ -50,7 +51,7 @@ def build_panoptic_p2_imp(recipe: Recipe, labels: LabelSet) -> Parser:
 
 def build_panoptic_fpn(recipe: Recipe, labels: LabelSet) -> Parser:
     """Mask R-CNN with a semantic head on P2..P5 (Figure 3d)."""
-    return Parser(_detector(recipe, labels), _fpn_head(recipe, labels))
+    return _parser(recipe, _detector(recipe, labels), _fpn_head(recipe, labels))
 
 
 def build_panoptic_fpn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
@@ -102,11 +103,15 @@ def _fpn_head(recipe: Recipe, labels: LabelSet, *, canvas_layers: int = 0) -> Se
 
 
 def _projecting(recipe: Recipe, labels: LabelSet, head: nn.Module) -> Parser:
-    return Parser(
+    return _parser(
+        recipe,
         _detector(recipe, labels),
         head,
         canvas_layers=len(labels.things),
+        projection=recipe.projection,
         proposals=recipe.detector.proposals_test,
-        sampling=recipe.projection.sampling,
-        detach=recipe.projection.detach,
     )
+
+
+def _parser(recipe: Recipe, detector: MaskRCNN, head: nn.Module | None = None, **projecting: Any) -> Parser:
+    return Parser(detector, head, hardest=recipe.losses.hardest, compute=recipe.compute, **projecting)

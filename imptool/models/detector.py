@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from safetensors.torch import load_file
 from torch import nn
@@ -13,6 +15,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -21,6 +25,9 @@ from imptool.recipe import Backbone, Detector, Input
 
 _NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(32, channels)}
 _LEVELS = ("layer1", "layer2", "layer3", "layer4")
+_SMALLEST_SIDE = 0.01  # px; torchvision drops boxes with a smaller one
+
+Detections = list[dict[str, torch.Tensor]]
 
 
 def build_detector(backbone: Backbone, detector: Detector, size: Input, *, num_things: int) -> MaskRCNN:
@@ -123,3 +130,71 @@ def init_prediction_layer(layer: nn.Linear | nn.Conv2d) -> None:
     nn.init.normal_(layer.weight, std=0.01)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def detect(
+    roi_heads: RoIHeads,
+    features: dict[str, torch.Tensor],
+    proposals: list[torch.Tensor],
+    image_sizes: list[tuple[int, int]],
+) -> Detections:
+    """What `roi_heads` detects at inference, with gradient to scores and masks where gradient is enabled.
+
+    torchvision's own way through all proposals keeps a graph for every one of them, and its backward goes through all. Only
+    the few that become detections have a gradient, so they alone go through the box head once more to be differentiated.
+
+    Args:
+        features: FPN levels, float32.
+        proposals: [P, 4] of each image, xyxy in resized pixels.
+        image_sizes: (height, width) of each image, without padding.
+    Returns:
+        boxes [N, 4], labels [N] 1..K, scores [N] (best first) and masks [N, 1, 28, 28] of each image; boxes have no gradient.
+    """
+    with torch.no_grad():
+        logits, deltas = _classify(roi_heads, features, proposals, image_sizes)
+        counts = [len(boxes) for boxes in proposals]
+        boxes = roi_heads.box_coder.decode(deltas, proposals).split(counts)
+        scores = F.softmax(logits, dim=-1).split(counts)
+        kept = [select_detections(roi_heads, *image) for image in zip(boxes, scores, image_sizes, strict=True)]
+        detections = [
+            {"boxes": clip_boxes_to_image(all_boxes[rows, labels], size), "labels": labels, "scores": all_scores[rows, labels]}
+            for (rows, labels), all_boxes, all_scores, size in zip(kept, boxes, scores, image_sizes, strict=True)
+        ]
+    if torch.is_grad_enabled():
+        chosen = [boxes[rows] for (rows, _), boxes in zip(kept, proposals, strict=True)]
+        again = F.softmax(_classify(roi_heads, features, chosen, image_sizes)[0], dim=-1)
+        for found, all_scores in zip(detections, again.split([len(boxes) for boxes in chosen]), strict=True):
+            found["scores"] = all_scores.gather(1, found["labels"][:, None])[:, 0]
+    found_boxes = [found["boxes"] for found in detections]
+    masks = roi_heads.mask_predictor(roi_heads.mask_head(roi_heads.mask_roi_pool(features, found_boxes, image_sizes)))
+    own = masks.sigmoid()[torch.arange(len(masks), device=masks.device), torch.cat([found["labels"] for found in detections])]
+    for found, probabilities in zip(detections, own[:, None].split([len(boxes) for boxes in found_boxes]), strict=True):
+        found["masks"] = probabilities
+    return detections
+
+
+def _classify(
+    roi_heads: RoIHeads, features: dict[str, torch.Tensor], boxes: list[torch.Tensor], image_sizes: Sequence[tuple[int, int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class logits [P, K + 1] and box deltas [P, 4 (K + 1)] of the boxes of all images."""
+    logits, deltas = roi_heads.box_predictor(roi_heads.box_head(roi_heads.box_roi_pool(features, boxes, image_sizes)))
+    return logits, deltas
+
+
+def select_detections(
+    roi_heads: RoIHeads, boxes: torch.Tensor, scores: torch.Tensor, image_size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which (proposal, label) pairs of an image are detections, as torchvision chooses them, best first.
+
+    Args:
+        boxes: [P, K + 1, 4] decoded for every class. scores: [P, K + 1]; label 0 is the detector's background.
+    Returns:
+        Rows [N] of the proposals and labels [N] 1..K.
+    """
+    rows, labels = torch.where(scores[:, 1:] > roi_heads.score_thresh)
+    labels = labels + 1
+    candidates = clip_boxes_to_image(boxes[rows, labels], image_size)
+    large = remove_small_boxes(candidates, min_size=_SMALLEST_SIDE)
+    rows, labels, candidates = rows[large], labels[large], candidates[large]
+    kept = batched_nms(candidates, scores[rows, labels], labels, roi_heads.nms_thresh)[: roi_heads.detections_per_img]
+    return rows[kept], labels[kept]

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from pycocotools import mask as rle
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from imptool.data.augment import resized_size
 from imptool.data.label_set import LabelSet
-from imptool.data.samples import image_tensor, resize_image, resized_size
+from imptool.data.samples import image_tensor, resize_image
 from imptool.files import InputError
 from imptool.models.parser import Parser
 from imptool.recipe import Input

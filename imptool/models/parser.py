@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.image_list import ImageList
 
+from imptool.models.detector import Detections, detect
 from imptool.projection import InstanceMaskProjection
+from imptool.recipe import Compute, Projection
 
 STRIDE = 4  # P2, the canvas and the logits have a quarter of the input's height and width
 _LOSS_NAMES = {
@@ -20,7 +23,7 @@ _LOSS_NAMES = {
     "loss_mask": "mask",
 }
 
-Detections = list[dict[str, torch.Tensor]]
+Features = dict[str, torch.Tensor]
 
 
 class Parser(nn.Module):
@@ -31,10 +34,11 @@ class Parser(nn.Module):
             nothing is detected: the semantic models, which keep its transform and backbone.
         semantic_head: FPN levels and canvas -> logits; None leaves the detector alone. One without parameters has no loss.
         canvas_layers: number of thing classes; 0 projects nothing.
+        projection: which detections are projected, how, and whether the semantic loss reaches them.
         proposals: how many of the best proposals of an image the projected detections come from while training, which has
             more of them than inference: the canvas should be the same.
-        sampling: how masks are projected, see `projection.project_masks`.
-        detach: the semantic loss stops at the canvas.
+        hardest: share of an image's pixels, those of the largest loss, that make the semantic loss.
+        compute: number format and memory layout of backbone and semantic head; the detector's heads stay in float32.
     """
 
     def __init__(
@@ -43,18 +47,32 @@ class Parser(nn.Module):
         semantic_head: nn.Module | None = None,
         *,
         canvas_layers: int = 0,
+        projection: Projection | None = None,
         proposals: int = 0,
-        sampling: str = "cells",
-        detach: bool = False,
+        hardest: float = 1.0,
+        compute: Compute | None = None,
     ) -> None:
         super().__init__()
         self.detector, self.semantic_head = detector, semantic_head
-        self.projection = InstanceMaskProjection(canvas_layers, sampling) if canvas_layers else None
-        self.proposals, self.detach = proposals, detach
+        self.projected = projection or Projection()
+        self.projection = InstanceMaskProjection(canvas_layers, self.projected.sampling) if canvas_layers else None
+        self.proposals, self.hardest = proposals, hardest
+        self.compute = compute or Compute()
+        if self.compute.channels_last:
+            for part in self._dense_parts():
+                part.to(memory_format=torch.channels_last)
 
     @property
     def detects(self) -> bool:
         return self.detector.roi_heads is not None
+
+    def compile_dense(self) -> None:
+        """torch.compile of backbone and semantic head, in place; the heads of the detector break the graph at every turn."""
+        for part in self._dense_parts():
+            part.compile(dynamic=True)
+
+    def _dense_parts(self) -> list[nn.Module]:
+        return [part for part in (self.detector.backbone, self.semantic_head) if part is not None]
 
     def forward(
         self, images: Sequence[torch.Tensor], targets: Sequence[dict[str, torch.Tensor]]
@@ -67,24 +85,22 @@ class Parser(nn.Module):
         Returns:
             The losses by name, and the canvas [B, K, H/4, W/4] that was projected (None without one).
         """
-        instances = [{name: value for name, value in target.items() if name != "semantic"} for target in targets]
-        batch, instances = self.detector.transform(list(images), instances)
-        features = self.detector.backbone(batch.tensors)
-        named, proposals = {}, []
-        if self.detects:
-            proposals, losses = self.detector.rpn(batch, features, instances)
-            _, roi_losses = self.detector.roi_heads(features, proposals, batch.image_sizes, instances)
-            named = {_LOSS_NAMES[name]: loss for name, loss in {**losses, **roi_losses}.items()}
-        if self.semantic_head is None or not any(True for _ in self.semantic_head.parameters()):
-            return named, None
+        batch = self._batch(images)
+        features = self._features(batch)
+        losses: dict[str, torch.Tensor] = {}
         canvas = None
+        if self.detects:
+            losses, proposals = self._detector_losses(batch, features, targets)
+        if self.semantic_head is None or not any(True for _ in self.semantic_head.parameters()):
+            return losses, None
         if self.projection:
             best = [boxes[: self.proposals] for boxes in proposals]  # the RPN sorts them by score
-            canvas = self.project(self._detections(features, best, batch.image_sizes), features["0"])
-        logits = upsample(self.semantic_head(features, canvas))
+            with torch.set_grad_enabled(not self.projected.detach):
+                canvas = self.project(self._detections(features, best, batch.image_sizes), features["0"])
+        logits = self._logits(features, canvas)
         semantic = pad_maps([target["semantic"] for target in targets], logits.shape[-2:])
-        named["semantic"] = semantic_loss(logits, semantic)
-        return named, canvas
+        losses["semantic"] = semantic_loss(logits, semantic, hardest=self.hardest)
+        return losses, canvas
 
     @torch.no_grad()
     def infer(self, image: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
@@ -94,49 +110,79 @@ class Parser(nn.Module):
             Detections (boxes [N, 4] xyxy in resized pixels, labels [N] 1..K, scores [N], masks [N, 1, 28, 28] probabilities),
             logits [classes, H, W] and canvas [K, H/4, W/4] (padding included), None where the model has none.
         """
-        batch, _ = self.detector.transform([image])
-        features = self.detector.backbone(batch.tensors)
+        batch = self._batch([image])
+        features = self._features(batch)
         detections = [_nothing(features["0"])]
         if self.detects:
-            proposals, _ = self.detector.rpn(batch, features)
+            proposals, _ = self.detector.rpn(batch, _float32(features))
             detections = self._detections(features, proposals, batch.image_sizes)
         if self.semantic_head is None:
             return detections[0], None, None
         canvas = self.project(detections, features["0"]) if self.projection else None
         height, width = batch.image_sizes[0]
-        logits = upsample(self.semantic_head(features, canvas))[0, :, :height, :width]
+        logits = self._logits(features, canvas)[0, :, :height, :width]
         return detections[0], logits, None if canvas is None else canvas[0]
 
-    def _detections(
-        self, features: dict[str, torch.Tensor], proposals: list[torch.Tensor], image_sizes: list[tuple[int, int]]
-    ) -> Detections:
-        """Detections as at inference, with gradient through masks and scores while training."""
-        roi_heads = self.detector.roi_heads
-        training, roi_heads.training = (
-            roi_heads.training,
-            False,
-        )  # the flag alone: it selects what comes out, no layer's mode
-        try:
-            detections, _ = roi_heads(features, proposals, image_sizes)
-        finally:
-            roi_heads.training = training
-        return detections
+    def _batch(self, images: Sequence[torch.Tensor]) -> ImageList:
+        """Normalize and pad to multiples of 32, right and below. Not resized: they have the size that the recipe wants."""
+        transform = self.detector.transform
+        tensors = transform.batch_images([transform.normalize(image) for image in images], size_divisible=32)
+        if self.compute.channels_last:
+            tensors = tensors.contiguous(memory_format=torch.channels_last)
+        return ImageList(tensors, [(image.shape[-2], image.shape[-1]) for image in images])
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.compute.precision == "bfloat16")
+
+    def _features(self, batch: ImageList) -> Features:
+        with self._autocast(batch.tensors.device):
+            return self.detector.backbone(batch.tensors)
+
+    def _detector_losses(
+        self, batch: ImageList, features: Features, targets: Sequence[dict[str, torch.Tensor]]
+    ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        """The five losses of Mask R-CNN, and the proposals of every image, best first."""
+        instances = [{name: target[name] for name in ("boxes", "labels", "masks")} for target in targets]
+        levels = _float32(features)
+        proposals, losses = self.detector.rpn(batch, levels, instances)
+        _, roi_losses = self.detector.roi_heads(levels, proposals, batch.image_sizes, instances)
+        return {_LOSS_NAMES[name]: loss for name, loss in {**losses, **roi_losses}.items()}, proposals
+
+    def _detections(self, features: Features, proposals: list[torch.Tensor], image_sizes: list[tuple[int, int]]) -> Detections:
+        return detect(self.detector.roi_heads, _float32(features), proposals, image_sizes)
+
+    def _logits(self, features: Features, canvas: torch.Tensor | None) -> torch.Tensor:
+        """Logits [B, classes, H, W] at the padded input's size, float32."""
+        assert self.semantic_head is not None
+        with self._autocast(features["0"].device):
+            logits = self.semantic_head(features, canvas)
+        return upsample(logits.float())
 
     def project(self, detections: Detections, p2: torch.Tensor) -> torch.Tensor:
         """Project the detections of a batch, boxes in resized pixels, onto a canvas [B, K, H, W] of P2's size (section 3.1)."""
         assert self.projection is not None
-        counts = torch.tensor([len(found["boxes"]) for found in detections], device=p2.device)
-        masks = torch.cat([found["masks"][:, 0] for found in detections])
-        scores = torch.cat([found["scores"] for found in detections])
+        chosen = [self._projected(found) for found in detections]
+        counts = torch.tensor([len(found["boxes"]) for found in chosen], device=p2.device)
         return self.projection(
-            torch.cat([found["boxes"] for found in detections]).detach() / STRIDE,
-            torch.cat([found["labels"] for found in detections]) - 1,
-            scores.detach() if self.detach else scores,
-            masks.detach() if self.detach else masks,
-            torch.repeat_interleave(torch.arange(len(detections), device=p2.device), counts),
+            torch.cat([found["boxes"] for found in chosen]) / STRIDE,
+            torch.cat([found["labels"] for found in chosen]) - 1,
+            torch.cat([found["scores"] for found in chosen]),
+            torch.cat([found["masks"][:, 0] for found in chosen]),
+            torch.repeat_interleave(torch.arange(len(chosen), device=p2.device), counts),
             size=(p2.shape[-2], p2.shape[-1]),
-            batch=len(detections),
+            batch=len(chosen),
         )
+
+    def _projected(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Those of an image's detections, best first, that the recipe projects."""
+        if self.projected.score_threshold > 0:
+            above = found["scores"] > self.projected.score_threshold
+            found = {name: value[above] for name, value in found.items()}
+        return {name: value[: self.projected.detections] for name, value in found.items()}
+
+
+def _float32(features: Features) -> Features:
+    return {name: level.float() for name, level in features.items()}
 
 
 def _nothing(like: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -161,9 +207,21 @@ def pad_maps(maps: Sequence[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
 IGNORED = -100
 
 
-def semantic_loss(logits: torch.Tensor, semantic: torch.Tensor) -> torch.Tensor:
-    """Cross entropy over the pixels that are not ignored; 0 when all are."""
-    classes = logits.shape[1]
-    target = torch.where((semantic >= 0) & (semantic < classes), semantic, IGNORED)
-    total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
-    return total / (target != IGNORED).sum().clamp(min=1)
+def semantic_loss(logits: torch.Tensor, semantic: torch.Tensor, *, hardest: float = 1.0) -> torch.Tensor:
+    """Cross entropy over the pixels that are not ignored, or over the hardest of them; 0 when all are ignored.
+
+    Args:
+        logits: [B, C, H, W].
+        semantic: [B, H, W] channels; every other value is ignored.
+        hardest: share of each image's pixels that count, those of the largest loss (hard bootstrapping, section 4.3). By
+            image is ours: so the loss does not depend on how a batch is divided.
+    """
+    target = torch.where((semantic >= 0) & (semantic < logits.shape[1]), semantic, IGNORED)
+    if hardest >= 1:
+        total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+        return total / (target != IGNORED).sum().clamp(min=1)
+    losses = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="none").flatten(1)
+    counts = (hardest * (target != IGNORED).flatten(1).sum(1)).ceil().long()
+    ordered = losses.sort(dim=1, descending=True).values  # ignored pixels have 0 and come last
+    counted = torch.arange(ordered.shape[1], device=ordered.device) < counts[:, None]
+    return (ordered * counted).sum() / counts.sum().clamp(min=1)

@@ -1,0 +1,120 @@
+"""How training photographs vary: size, crop, mirroring and colours, on image, map, boxes and masks together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from imptool.data.label_set import LabelSet
+from imptool.recipe import Augment, Input
+
+Target = dict[str, torch.Tensor]
+
+
+def resized_size(size: tuple[int, int], *, short_side: int, long_side: int) -> tuple[int, int]:
+    """The (height, width) after the short side becomes `short_side`; where the long side would pass its limit, that wins."""
+    scale = min(short_side / min(size), long_side / max(size))
+    height, width = (max(round(side * scale), 1) for side in size)
+    return height, width
+
+
+@dataclass(frozen=True)
+class View:
+    """What of a photograph a sample shows: a window of it, after it was resized.
+
+    The window is cut while maps and masks are resized, not afterwards: a street scene of 2048x4096 has dozens of masks, and
+    a crop shows a sixteenth of each.
+
+    size: (height, width) of the whole photograph after resizing.
+    window: (top, left, height, width) in pixels of that.
+    """
+
+    size: tuple[int, int]
+    window: tuple[int, int, int, int]
+
+    @property
+    def is_whole(self) -> bool:
+        return self.window == (0, 0, *self.size)
+
+    def cut(self, resized: np.ndarray) -> np.ndarray:
+        """The window of an image [H, W, ...] that has been resized."""
+        top, left, height, width = self.window
+        return resized[top : top + height, left : left + width]
+
+    def sample(self, values: np.ndarray) -> np.ndarray:
+        """The window of a map [h, w] of the photograph's size: of every pixel the one nearest to its centre."""
+        top, left, height, width = self.window
+        rows = _nearest(top, height, values.shape[0], self.size[0])
+        columns = _nearest(left, width, values.shape[1], self.size[1])
+        return values[rows][:, columns]
+
+    def move_box(self, box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
+        """A box (xyxy) in a photograph of `size` -> the box in the window; what lies outside keeps its place outside."""
+        top, left = self.window[:2]
+        scale = np.array([self.size[1] / size[1], self.size[0] / size[0]] * 2)
+        return np.asarray(box) * scale - np.array([left, top] * 2)
+
+
+def _nearest(start: int, count: int, source: int, resized: int) -> np.ndarray:
+    """The source index of `count` resized ones from `start`: the pixel that holds the centre, in whole numbers."""
+    return ((2 * np.arange(start, start + count) + 1) * source) // (2 * resized)
+
+
+def draw_view(size: tuple[int, int], resize: Input, augment: Augment, rng: np.random.Generator) -> View:
+    """Draw a short side and a crop for a photograph of `size`; without those of `augment` it is what inference sees."""
+    short_side = int(rng.choice(augment.short_sides)) if augment.short_sides else resize.short_side
+    resized = resized_size(size, short_side=short_side, long_side=augment.long_side or resize.long_side)
+    wanted = augment.crop or resized
+    height, width = (min(side, most) for side, most in zip(wanted, resized, strict=True))
+    top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip(resized, (height, width), strict=True))
+    return View(resized, (top, left, height, width))
+
+
+def mirror(
+    image: torch.Tensor, target: Target, labels: LabelSet, left_right: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, Target]:
+    """Mirror a sample left to right; what was a left shoe becomes a right one.
+
+    Args:
+        image: [3, H, W]. target: as of `samples.Sample`.
+        left_right: pairs of ids that change places.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
+    mirrored = {
+        "boxes": F.horizontal_flip(boxes).as_subclass(torch.Tensor),
+        "labels": target["labels"],
+        "masks": F.horizontal_flip(target["masks"]),
+        "semantic": F.horizontal_flip(target["semantic"]),
+    }
+    for left, right in left_right:
+        channels = labels.ids.index(left), labels.ids.index(right)
+        mirrored["semantic"] = _swap(mirrored["semantic"], *channels)
+        if set(channels) <= set(labels.things):
+            mirrored["labels"] = _swap(mirrored["labels"], *(labels.things.index(channel) + 1 for channel in channels))
+    return F.horizontal_flip(image), mirrored
+
+
+def _swap(values: torch.Tensor, one: int, other: int) -> torch.Tensor:
+    return torch.where(values == one, other, torch.where(values == other, one, values))
+
+
+def jitter(image: torch.Tensor, augment: Augment, rng: np.random.Generator) -> torch.Tensor:
+    """Change brightness, contrast, saturation and hue of an image [3, H, W] by drawn amounts, in a drawn order."""
+    changes = [
+        (F.adjust_brightness, augment.brightness, 1.0),
+        (F.adjust_contrast, augment.contrast, 1.0),
+        (F.adjust_saturation, augment.saturation, 1.0),
+        (F.adjust_hue, augment.hue, 0.0),
+    ]
+    for place in rng.permutation(len(changes)):
+        change, most, unchanged = changes[place]
+        amount = rng.uniform(unchanged - most, unchanged + most)
+        if most > 0:
+            image = change(image, amount)
+    return image
