@@ -25,6 +25,7 @@ from imptool.recipe import Recipe
 
 RUNS = Path("runs")
 WEIGHTS = "weights.safetensors"
+BEST = "best.safetensors"
 
 _CHECKPOINT = {
     "stage": str,
@@ -33,8 +34,7 @@ _CHECKPOINT = {
     "model": dict,
     "optimizer": dict,
     "unreadable": dict,
-    "rng": torch.Tensor,
-    "cuda_rng": torch.Tensor | None,
+    "best": dict,
 }
 
 
@@ -52,7 +52,6 @@ class TrainedModel:
 def save_checkpoint(
     run: Path,
     *,
-    device: torch.device,
     stage: str,
     iteration: int,
     model: Parser,
@@ -61,8 +60,9 @@ def save_checkpoint(
     recipe: Recipe,
     labels: LabelSet,
     unreadable: dict[str, str],
+    best: dict[str, float],
 ) -> Path:
-    """Write a checkpoint that a run resumes to the same bits from, then remove the older ones."""
+    """Write a checkpoint that a run resumes to the same bits from, then remove the older ones that the recipe does not keep."""
     path = run / f"checkpoint-{stage}-{iteration:07d}.pt"
     state = {
         "stage": stage,
@@ -71,12 +71,12 @@ def save_checkpoint(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "unreadable": unreadable,
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "best": best,
     }
     with _whole_file(path) as temporary:
         torch.save(state, temporary)
-    for older in set(run.glob("checkpoint-*.pt")) - {path}:
+    newest_first = sorted(run.glob("checkpoint-*.pt"), key=lambda found: found.stat().st_mtime_ns, reverse=True)
+    for older in newest_first[recipe.keep_checkpoints :]:
         older.unlink()
     return path
 
@@ -91,6 +91,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise TypeError(f"its {key} is of the type {type(state[key]).__name__}")
         if not all(isinstance(part, str) for pair in state["unreadable"].items() for part in pair):
             raise TypeError("its unreadable photographs are no text")
+        if not all(isinstance(key, str) and isinstance(value, float) for key, value in state["best"].items()):
+            raise TypeError("its best result is no number")
     except Exception as error:  # torch raises half a dozen kinds for a broken or foreign file
         raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {_one_line(error)}") from error
     return state
@@ -128,21 +130,10 @@ def parse_about(about: Any, *, source: Path) -> tuple[str, Recipe, LabelSet]:
     return name, parse_strict(Recipe, plain, source=f"{source} (recipe)"), labels
 
 
-def load_state(
-    model: Parser, state: Mapping[str, torch.Tensor], *, source: Path, strict: bool = True
-) -> tuple[list[str], list[str]]:
-    """Load weights into a model; returns the names of the tensors that it kept as new, and of those that it did not take.
-
-    Args:
-        strict: every tensor must be there and fit; else those that are missing or of another shape stay new.
-    Raises:
-        InputError: the weights belong to another model or class list.
-    """
-    own = model.state_dict()
+def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path) -> None:
+    """Load weights into the model that they were saved from; InputError when it is another model or class list."""
     try:
-        fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-        missing = model.load_state_dict(state if strict else fitting, strict=strict).missing_keys
-        return list(missing), [key for key in state if key not in fitting]
+        model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"{source} holds the weights of another model or class list: {_one_line(error)}") from error
 
@@ -167,15 +158,19 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *
 
 
 def load_run(run: Path, *, device: torch.device) -> TrainedModel:
-    """Load the model of a run: its weights if it has finished, else the newest checkpoint of its last stage."""
-    path = _usable_file(run)
+    """Load the model of a run: its weights if it has finished, else the newest checkpoint of its last stage.
+
+    Args:
+        run: its folder, or one of the weights files in it, such as `best.safetensors`.
+    """
+    path = run if run.suffix == ".safetensors" and run.is_file() else _usable_file(run)
     if path is None:
         raise InputError(
             f"{run} has no {WEIGHTS} and no checkpoint of its last stage: imptool train {run} --resume goes on with it"
             if (run / "recipe.yaml").is_file()
             else f"{run} is no run of imptool train: no recipe.yaml and no {WEIGHTS} in it"
         )
-    if path.name == WEIGHTS:
+    if path.suffix == ".safetensors":
         state, about = load_weights(path)
     else:
         checkpoint = load_checkpoint(path)

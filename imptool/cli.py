@@ -196,14 +196,17 @@ def train_command(
 ) -> None:
     """Train the stages of a recipe. Ctrl-C leaves a checkpoint, --resume goes on from it.
 
-    RECIPE is a recipe YAML or the name of one that comes with imptool.
+    RECIPE is a recipe YAML or the name of one that comes with imptool. torchrun shares its batches among GPUs.
 
     \b
     imptool train recipes/ccp_small.yaml
     imptool train recipes/ccp_small.yaml --dataset my.yaml -o solver.lr=0.01
     imptool train recipes/ccp_small.yaml --resume
+    imptool train recipes/vcp_r50.yaml -o model.name=panoptic-p2-imp
+    torchrun --nproc-per-node 4 -m imptool train recipes/vcp_r50.yaml
     """
     from imptool.checkpoint import newest_run
+    from imptool.distributed import from_main, is_main, process_group
     from imptool.files import check_free
     from imptool.models.inference import choose_device
     from imptool.recipe import load_recipe
@@ -222,19 +225,30 @@ def train_command(
             )
         run, recipe = Path(recipe), str(Path(recipe) / "recipe.yaml")
     loaded = load_recipe(recipe, override)
-    if resume:
-        run = run or out or newest_run(Path(recipe).stem, unfinished=True)
-    else:
-        run = out or Path("runs", Path(recipe).stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-        check_free(run, overwrite=None)
-    console = _console()
-    try:
-        result = train(loaded, run, device=choose_device(device), workers=workers, console=console, resume=resume)
-    except Interrupted as stop:
-        click.echo(f"{stop}; go on with: imptool train {run} --resume", err=True)
-        sys.exit(130)
-    say(console, f"trained in {_minutes(result.seconds)}: {run}/weights.safetensors; next: imptool eval {run} --boundary-bands")
-    _exit_with_failures(list(result.unreadable.values()))
+    with process_group():
+        if resume:
+            run = run or out or newest_run(Path(recipe).stem, unfinished=True)
+        else:
+            run = out or Path("runs", Path(recipe).stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+            if is_main():
+                check_free(run, overwrite=None)
+        run, console = from_main(run), _console()
+        try:
+            result = train(loaded, run, device=choose_device(device), workers=workers, console=console, resume=resume)
+        except Interrupted as stop:
+            if is_main():
+                click.echo(f"{stop}; go on with: imptool train {run} --resume", err=True)
+            sys.exit(130)
+        say(
+            console,
+            f"trained in {_minutes(result.seconds)}: {run}/weights.safetensors; next: imptool eval {run} --boundary-bands",
+        )
+        if result.best:
+            say(
+                console,
+                f"best val mIOU {result.best['miou']:.2%} at iteration {result.best['iteration']:.0f}: {run}/best.safetensors",
+            )
+        _exit_with_failures(list(result.unreadable.values()))
 
 
 @main.command("eval")
@@ -266,36 +280,48 @@ def eval_command(
 ) -> None:
     """Measure a run on its val split. IOU, accuracy, box and mask AP, at the photographs' own resolution.
 
-    RUN is a run folder; without it, the newest under runs/.
+    RUN is a run folder, or a weights file in one; without it, the newest under runs/.
 
     \b
     imptool eval --boundary-bands
+    imptool eval runs/ccp_small/2026-01-31_12-00-00/best.safetensors
     imptool eval runs/ccp_small/2026-01-31_12-00-00 --bands 1,2,5,10
     imptool eval --baseline prior
     imptool eval --baseline prior --dataset my.yaml
     """
-    from imptool.checkpoint import load_run, newest_run
+    from imptool.checkpoint import BEST, load_run, newest_run
+    from imptool.distributed import is_main, process_group
     from imptool.evaluate import evaluate, print_evaluation, write_evaluation
     from imptool.files import check_free
     from imptool.metrics.boundary import BANDS
     from imptool.models.inference import choose_device
 
-    console, place = _console(), choose_device(device)
     widths = _band_widths(bands) if bands else BANDS if boundary_bands else ()
-    prior_only = run is None and dataset is not None and baseline is not None
-    trained = None if prior_only else load_run(run or newest_run(), device=place)
-    if trained is not None:
-        say(console, f"{trained.name} from {trained.source}, on {place}")
-    if out is not None:
-        check_free(out, overwrite=None)
-    result = evaluate(
-        trained, dataset=dataset, split=split, bands=widths, baseline=baseline, device=place, workers=workers, console=console
-    )
-    print_evaluation(result, console)
-    folder = out or (trained.source.parent / f"eval-{result.split}" if trained else None)
-    for path in write_evaluation(result, folder) if folder else ():
-        say(console, str(path))
-    _exit_with_failures(result.failed)
+    with process_group():
+        console, place = _console(), choose_device(device)
+        prior_only = run is None and dataset is not None and baseline is not None
+        trained = None if prior_only else load_run(run or newest_run(), device=place)
+        if trained is not None:
+            say(console, f"{trained.name} from {trained.source}, on {place}")
+        if out is not None and is_main():
+            check_free(out, overwrite=None)
+        result = evaluate(
+            trained,
+            dataset=dataset,
+            split=split,
+            bands=widths,
+            baseline=baseline,
+            device=place,
+            workers=workers,
+            console=console,
+        )
+        print_evaluation(result, console)
+        folder = out or (
+            trained.source.parent / f"eval-{result.split}{'-best' if trained.source.name == BEST else ''}" if trained else None
+        )
+        for path in write_evaluation(result, folder) if folder and is_main() else ():
+            say(console, str(path))
+        _exit_with_failures(result.failed)
 
 
 @main.command("predict")
@@ -361,8 +387,9 @@ def doctor_command() -> None:
 def _console() -> Console:
     from rich.console import Console
 
+    quiet = os.environ.get("RANK", "0") != "0"  # under torchrun the first process speaks
     # A pipe or file has no width: wide enough for every table.
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    return Console(quiet=quiet) if sys.stdout.isatty() else Console(width=120, quiet=quiet)
 
 
 def _quoted(value: str) -> str:
@@ -384,6 +411,8 @@ def _exit_with_failures(problems: Sequence[str]) -> None:
     """A long job finishes the good files, lists the bad ones and exits with 1."""
     if not problems:
         return
+    if os.environ.get("RANK", "0") != "0":
+        sys.exit(0)  # the first process of torchrun tells them
     click.echo(f"{len(problems)} could not be used:", err=True)
     for problem in problems:
         click.echo(f"  {' '.join(problem.split())}", err=True)

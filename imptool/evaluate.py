@@ -15,13 +15,13 @@ import torch
 import torchvision
 from rich.console import Console
 
-from imptool import __version__
+from imptool import __version__, distributed
 from imptool.checkpoint import TrainedModel
 from imptool.data.dataset import Dataset, load_dataset
-from imptool.data.images import read_image
 from imptool.data.instances import file_name, read_instances
 from imptool.data.label_set import LabelSet
 from imptool.data.layouts import Item
+from imptool.data.samples import read_pair
 from imptool.files import InputError, read_ahead, write_json
 from imptool.metrics import average_precision, boundary, confusion
 from imptool.metrics.prior import GRID, count_positions, predict_prior
@@ -153,7 +153,7 @@ def evaluate(
     workers: int,
     console: Console,
 ) -> Evaluation:
-    """Go through a split once, photograph by photograph.
+    """Go through a split once, photograph by photograph; several processes share it, and all get the whole result.
 
     Args:
         trained: the model, or None for the baseline alone.
@@ -182,8 +182,8 @@ def evaluate(
     prior = _count_prior(result, trained, workers=workers, console=console) if baseline else None
     canvases: list[bool] = []
 
-    read = partial(_read_pair, source)
-    for item, pair, problem in track(console, read_ahead(read, items, workers=workers), split, total=len(items)):
+    read, own = partial(read_pair, source), distributed.own_share(items)
+    for item, pair, problem in track(console, read_ahead(read, own, workers=workers), split, total=len(own)):
         if pair is None:
             result.failed.append(problem)
             continue
@@ -200,6 +200,7 @@ def evaluate(
             tallies[trained.name].add(prediction.channels, target)
         if prediction.canvas is not None:
             canvases.append(bool((prediction.canvas > 0).any()))
+    _join(result, instances, canvases)
     if not result.images:
         raise InputError(
             f"{source.source}: none of the {len(items)} photographs of split {split} can be used; the first: {result.failed[0]}"
@@ -207,6 +208,19 @@ def evaluate(
     result.precision = instances.precision() if instances else {}
     result.canvas_nonempty = float(np.mean(canvases)) if canvases else math.nan
     return result
+
+
+def _join(result: Evaluation, instances: InstanceTally | None, canvases: list[bool]) -> None:
+    """Put together what all processes have found, in an order that does not depend on their number."""
+    for tally in result.tallies.values():
+        tally.rings = distributed.sum_of(tally.rings)
+    result.images = sum(distributed.gather(result.images))
+    result.failed[:] = sorted({problem for part in distributed.gather(result.failed) for problem in part})
+    canvases[:] = [canvas for part in distributed.gather(canvases) for canvas in part]
+    if instances is not None:
+        instances.seen = set().union(*distributed.gather(instances.seen))
+        rows = [row for part in distributed.gather(instances.results) for row in part]
+        instances.results = sorted(rows, key=lambda row: row["image_id"])
 
 
 def print_evaluation(result: Evaluation, console: Console) -> None:
@@ -272,12 +286,6 @@ def write_evaluation(result: Evaluation, folder: Path) -> list[Path]:
     return paths
 
 
-def _read_pair(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
-    """Photograph and target channels of an item."""
-    target = dataset.labels.to_channels(dataset.read_labels(item))
-    return read_image(item.image), target
-
-
 def _count_prior(result: Evaluation, trained: TrainedModel | None, *, workers: int, console: Console) -> np.ndarray:
     """Count the classes by relative position over the training split: [C, gh, gw]."""
     dataset = result.dataset
@@ -288,12 +296,13 @@ def _count_prior(result: Evaluation, trained: TrainedModel | None, *, workers: i
         target = labels.to_channels(dataset.read_labels(item))
         return count_positions(target, num_classes=len(labels.classes), ignore=labels.ignore_channel)
 
-    total = np.zeros((len(labels.classes), *GRID), np.int64)
-    for _, counts, problem in track(console, read_ahead(count, items, workers=workers), "position prior", total=len(items)):
+    total, own = np.zeros((len(labels.classes), *GRID), np.int64), distributed.own_share(items)
+    for _, counts, problem in track(console, read_ahead(count, own, workers=workers), "position prior", total=len(own)):
         if counts is None:
             result.failed.append(problem)
         else:
             total += counts
+    total = distributed.sum_of(total)
     if not total.any():
         raise InputError(f"{dataset.source}: the position prior has nothing to count in {len(items)} training photographs")
     return total

@@ -118,11 +118,17 @@ class Losses(Strict):
 
 
 class Solver(Strict):
-    """The optimizer; `lr` is for `batch` images an iteration."""
+    """The optimizer.
+
+    `lr` is for `lr_batch` images an iteration; where `batch` is another number, it changes in proportion (the linear scaling
+    rule of Goyal et al. 2017, section 3.3 of the paper). `batch` counts the images of all processes together.
+    """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd is the paper's
     batch: int = Field(default=8, ge=1, le=4096)
+    accumulate: int = Field(default=1, ge=1, le=4096)  # parts of a batch that go through the network one after the other
     lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    lr_batch: int | None = Field(default=None, ge=1)  # batch, where it is not given
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0001, ge=0, allow_inf_nan=False)
     warmup: int = Field(default=500, ge=0)  # iterations in which lr grows linearly from a thousandth
@@ -130,10 +136,27 @@ class Solver(Strict):
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
-class Stage(Strict):
-    """One training stage. `from` names the earlier stage whose weights it starts with."""
+COCO = "COCO_V1"
 
-    model: str
+
+def is_weights_file(name: str) -> bool:
+    return name.endswith((".pth", ".pt", ".safetensors"))
+
+
+class Model(Strict):
+    """The network that the recipe is about, by its name in the paper."""
+
+    name: str = "panoptic-fpn-imp"
+
+
+class Stage(Strict):
+    """One training stage: of the recipe's model, if it names no other.
+
+    `from` says which weights it starts with: those of an earlier stage, torchvision's COCO_V1, or a file's (.pth, .pt,
+    .safetensors). Without it, those of the backbone.
+    """
+
+    model: str | None = None
     start: str | None = Field(default=None, alias="from")
     iterations: int = Field(ge=1, le=1_000_000_000)
     steps: list[int] = []
@@ -144,6 +167,7 @@ class Recipe(Strict):
     """An experiment: data, network and training, complete."""
 
     dataset: str
+    model: Model = Model()
     train_split: str = "train"
     val_split: str = "val"
     input: Input = Input()
@@ -156,14 +180,20 @@ class Recipe(Strict):
     solver: Solver = Solver()
     stages: dict[FileName, Stage] = Field(min_length=1)
     checkpoint_every: int = Field(default=1000, ge=1)  # iterations
+    keep_checkpoints: int = Field(default=1, ge=1)  # of the newest
+    evaluate_every: int | None = Field(default=None, ge=1)  # iterations; mIOU on the val split, the best weights are kept
     seed: int = Field(default=0, ge=0, lt=2**63 - 1000)  # each stage has its own: seed + its place
 
     @model_validator(mode="after")
     def _stages_start_from_earlier_ones(self) -> Recipe:
         earlier: list[str] = []
         for name, stage in self.stages.items():
-            if stage.start is not None and stage.start not in earlier:
-                raise ValueError(f"stages.{name}.from: '{stage.start}' is no earlier stage{nearest(stage.start, earlier)}")
+            start = stage.start
+            if start is not None and start not in (*earlier, COCO) and not is_weights_file(start):
+                raise ValueError(
+                    f"stages.{name}.from: '{start}' is no earlier stage{nearest(start, earlier)}; "
+                    f"{COCO} and files (.pth, .pt, .safetensors) are the others that are known"
+                )
             earlier.append(name)
         return self
 

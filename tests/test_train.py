@@ -21,15 +21,17 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-import imptool.train as train_module
 from imptool.checkpoint import latest_checkpoint, load_run, load_state, newest_run
 from imptool.data.dataset import load_dataset
 from imptool.data.instances import read_instances
 from imptool.data.samples import TrainingSamples
 from imptool.files import InputError
 from imptool.models import MODELS, build_model
+from imptool.models.parser import Parser
 from imptool.recipe import Solver, load_recipe
-from imptool.train import build_optimizer, idle_settings, learning_rate, train
+from imptool.train import train
+from imptool.training.solver import build_optimizer, learning_rate, notes
+from imptool.training.stage import StageJob
 
 Imptool = Callable[..., Result]
 CPU = torch.device("cpu")
@@ -69,7 +71,8 @@ def test_every_model_of_the_paper_trains_from_stage_1_and_is_evaluated_and_parse
     result = imptool("train", "tiny.yaml", "-o", f"stages.full.model={model}", "--out", "runs/run", "--workers", "0")
     assert result.exit_code == 0, result.output
     semantic = model.startswith("semantic")
-    assert ("not taken: detector.roi_heads (" in result.output and "detector.rpn (6 tensors)" in result.output) == semantic
+    assert ("starts from the backbone's weights, without stage detector" in result.output) == semantic
+    assert ("starts from runs/run/weights-detector.safetensors: taken: detector.backbone (" in result.output) != semantic
     result = imptool("eval", "--workers", "0")
     assert result.exit_code == 0, result.output
     metrics = json.loads(Path("runs/run/eval-val/metrics.json").read_text())
@@ -92,16 +95,16 @@ def test_resumed_run_ends_with_the_same_bits(
 ) -> None:
     whole = train_tiny("whole", *overrides)
     steps = 0
-    original = train_module._StageJob._step
+    original = StageJob._step
 
-    def interrupt(job, iteration, batch, optimizer):  # type: ignore[no-untyped-def]
+    def interrupt(*arguments):  # type: ignore[no-untyped-def]
         nonlocal steps
         if steps == stopped_at:
             raise RuntimeError("the power fails")
         steps += 1
-        return original(job, iteration, batch, optimizer)
+        return original(*arguments)
 
-    monkeypatch.setattr(train_module._StageJob, "_step", interrupt)
+    monkeypatch.setattr(StageJob, "_step", interrupt)
     with pytest.raises(RuntimeError, match="power"):
         train_tiny("cut", *overrides)
     monkeypatch.undo()
@@ -135,7 +138,7 @@ def test_ctrl_c_and_sigterm_leave_a_checkpoint_and_say_how_to_go_on(converted: P
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     converted: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train_module.Parser.forward
+    original = Parser.forward
     calls = 0
 
     def poisoned(model, images, targets):  # type: ignore[no-untyped-def]
@@ -144,7 +147,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
         losses, canvas = original(model, images, targets)
         return ({**losses, "mask": losses["mask"] * float("nan")} if calls == 4 else losses), canvas
 
-    monkeypatch.setattr(train_module.Parser, "forward", poisoned)
+    monkeypatch.setattr(Parser, "forward", poisoned)
     result = imptool("train", "tiny.yaml", "--out", "run", "--workers", "0")
     assert result.exit_code == 2
     assert "mask is nan at iteration 4 of stage detector, photographs 00" in result.output
@@ -276,14 +279,6 @@ def test_split_that_does_not_exist_is_refused_before_training(converted: Path, i
     assert not Path("runs").exists()
 
 
-def test_stage_takes_what_fits_from_an_earlier_one_and_names_the_rest(converted: Path) -> None:
-    recipe = load_recipe("tiny.yaml")
-    fpn = build_model("panoptic-fpn", recipe, load_dataset("drawn.yaml").labels, pretrained=False)
-    imp = build_model("panoptic-fpn-imp", recipe, load_dataset("drawn.yaml").labels, pretrained=False)
-    new, left = load_state(imp, fpn.state_dict(), source=Path("fpn"), strict=False)
-    assert new == left == ["semantic_head.convs.0.0.weight"]  # 128 channels wide there, 128 and the canvas here
-
-
 def test_checkpoint_of_another_recipe_model_or_class_list_is_refused(converted: Path, imptool: Imptool) -> None:
     train_tiny("run")
     changed = imptool("train", "tiny.yaml", "-o", "solver.lr=0.5", "--resume", "--out", "run")
@@ -346,8 +341,8 @@ def test_damaged_weights_are_told_in_one_line(converted: Path, imptool: Imptool)
 
 
 def run_patched(patch: str) -> subprocess.Popen[str]:
-    """`imptool train` of its own process group, after a line that patches `train`, the file."""
-    code = f"import time, imptool.train as train; {patch}; from imptool.cli import main; main()"
+    """`imptool train` of its own process group, after a line that patches `training/batches.py`."""
+    code = f"import time, imptool.training.batches as batches; {patch}; from imptool.cli import main; main()"
     command = [sys.executable, "-c", code, "train", "tiny.yaml", "--out", "run", "--workers", "1"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -355,7 +350,7 @@ def run_patched(patch: str) -> subprocess.Popen[str]:
 @pytest.mark.skipif(sys.platform != "linux" or sys.version_info >= (3, 14), reason="workers must inherit the patch by fork")
 def test_full_shared_memory_ends_in_one_line_and_leaves_no_process(converted: Path) -> None:
     full = "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
-    process = run_patched(f"train.torch.Tensor.share_memory_ = lambda _: exec('raise RuntimeError(\"{full}\")')")
+    process = run_patched(f"batches.torch.Tensor.share_memory_ = lambda _: exec('raise RuntimeError(\"{full}\")')")
     with process:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
@@ -366,7 +361,7 @@ def test_full_shared_memory_ends_in_one_line_and_leaves_no_process(converted: Pa
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or sys.version_info >= (3, 14), reason="workers must inherit the patch by fork")
 def test_second_ctrl_c_ends_a_run_whose_worker_hangs(converted: Path) -> None:
-    with run_patched("train.TrainingSamples.__getitem__ = lambda *_: time.sleep(1000)") as process:
+    with run_patched("batches.TrainingSamples.__getitem__ = lambda *_: time.sleep(1000)") as process:
         deadline = time.monotonic() + 60
         while not Path("run/tensorboard/detector").is_dir():
             assert time.monotonic() < deadline
@@ -417,8 +412,8 @@ def shrink_momentum(state: dict[str, Any]) -> None:
 
 DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "no optimizer": without("optimizer"),
-    "no random state": without("rng"),
-    "a random state of another size": changed("rng", torch.zeros(3, dtype=torch.uint8)),
+    "no best result": without("best"),
+    "a best result that is text": changed("best", {"miou": "much"}),
     "a stage that is a list": changed("stage", ["full"]),
     "another stage": changed("stage", "fll"),
     "an iteration that never comes": changed("iteration", 5),
@@ -473,9 +468,10 @@ def test_run_may_be_named_like_markup(converted: Path, imptool: Imptool) -> None
 
 
 def test_schedule_that_no_iteration_reaches_is_noted(workplace: Path) -> None:
-    assert idle_settings(load_recipe("ccp_small")) == []
+    whole = load_recipe("ccp_small")
+    assert notes(whole, whole.stages) == []
     short = load_recipe("ccp_small", ["stages.full.iterations=500", "stages.detector.iterations=40"])
-    assert idle_settings(short) == [
+    assert notes(short, short.stages) == [
         "stages.detector.steps: [500] are not reached in 40 iterations",
         "solver.warmup: 50 is more than the 40 iterations of stage detector",
         "stages.full.steps: [500, 630] are not reached in 500 iterations",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -27,14 +27,15 @@ class Sample:
     """One image of a batch, as the models take it.
 
     image: [3, H, W] float32, 0..1.
-    target: torchvision's `boxes` [N, 4] xyxy, `labels` [N] 1..K, `masks` [N, H, W] uint8, and `semantic` [H, W] int64 channels.
-    problem: why the image could not be read, "" when it could; the tensors are empty then.
+    target: torchvision's `boxes` [N, 4] xyxy, `labels` [N] 1..K, `masks` [N, H, W] uint8, and `semantic` [H, W] int64 channels;
+        empty where no photograph at all could be read.
+    problems: photographs that could not be read, and why; this one stands in for them.
     """
 
     name: str
     image: torch.Tensor
     target: Target
-    problem: str = ""
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -46,6 +47,12 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def image_tensor(image: np.ndarray) -> torch.Tensor:
     """[H, W, 3] uint8 -> [3, H, W] float32, 0..1."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
+
+
+def read_pair(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
+    """Photograph [H, W, 3] and target channels [H, W] of an item; InputError when one cannot be read."""
+    target = dataset.labels.to_channels(dataset.read_labels(item))
+    return read_image(item.image), target
 
 
 class TrainingSamples(TorchDataset[Sample]):
@@ -72,14 +79,19 @@ class TrainingSamples(TorchDataset[Sample]):
         return len(self.pairs)
 
     def __getitem__(self, position: int) -> Sample:
+        """The sample at a position; of photographs that cannot be read, the next one of the epoch takes the place."""
         epoch, place = divmod(position, len(self.pairs))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.pairs))
-        item, annotations = self.pairs[self._order[place]]
-        try:
-            return Sample(item.stem, *self._read(item, annotations, np.random.default_rng((self.seed, 1, position))))
-        except InputError as error:
-            return Sample(item.stem, torch.empty(3, 0, 0), {}, str(error))
+        problems: dict[str, str] = {}
+        for number in np.roll(self._order, -place):
+            item, annotations = self.pairs[number]
+            try:
+                image, target = self._read(item, annotations, np.random.default_rng((self.seed, 1, position)))
+                return Sample(item.stem, image, target, problems)
+            except InputError as error:
+                problems[item.stem] = str(error)
+        return Sample("", torch.empty(3, 0, 0), {}, problems)
 
     def _read(
         self, item: Item, annotations: Sequence[Mapping[str, Any]], rng: np.random.Generator

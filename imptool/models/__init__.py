@@ -69,6 +69,7 @@ MODELS: dict[str, Callable[[Recipe, LabelSet], Parser]] = {
     "panoptic-fpn": build_panoptic_fpn,
     "panoptic-fpn-imp": build_panoptic_fpn_imp,
 }
+WITHOUT_DETECTOR = frozenset({"semantic-p2", "semantic-fpn"})
 
 
 def find_model(name: str) -> Callable[[Recipe, LabelSet], Parser]:

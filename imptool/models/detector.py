@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import load_file
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -21,6 +19,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from imptool.files import InputError
+from imptool.models.weights import backbone_tensors
 from imptool.recipe import Backbone, Detector, Input
 
 _NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(32, channels)}
@@ -83,9 +82,7 @@ def load_backbone_weights(body: nn.Module, backbone: Backbone) -> None:
     name = backbone.weights
     if name == "none":
         return
-    is_file = name.endswith((".pth", ".pt", ".safetensors"))
-    state = _read_weights(Path(name)) if is_file else _named_weights(backbone)
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    state = backbone_tensors(backbone.name, name)
     try:
         missing, unexpected = body.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -95,34 +92,6 @@ def load_backbone_weights(body: nn.Module, backbone: Backbone) -> None:
     if missing or unexpected:
         wrong = f"lacks {missing[0]}" if missing else f"has an extra {unexpected[0]}"
         raise InputError(f"backbone.weights: {name} does not fit {backbone.name} with norm {backbone.norm}: it {wrong}")
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise InputError(f"backbone.weights: no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has its own kinds of error for a broken file
-        raise InputError(f"backbone.weights: {path} is no file of tensors: {' '.join(str(error).split())[:200]}") from error
-    return state
-
-
-def _named_weights(backbone: Backbone) -> dict[str, torch.Tensor]:
-    try:
-        weights = torchvision.models.get_model_weights(backbone.name)[backbone.weights]
-    except KeyError as error:
-        known = ", ".join(weight.name for weight in torchvision.models.get_model_weights(backbone.name))
-        raise InputError(f"backbone.weights: '{backbone.weights}' is neither a file nor one of {known}, none") from error
-    try:
-        state: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
-        raise InputError(
-            f"backbone.weights: {backbone.weights} could not be downloaded ({error}): "
-            "name a local file, or -o backbone.weights=none -o backbone.norm=batch to train from scratch"
-        ) from error
-    return state
 
 
 def init_prediction_layer(layer: nn.Linear | nn.Conv2d) -> None:

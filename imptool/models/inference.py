@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pycocotools import mask as rle
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from imptool import distributed
 from imptool.data.augment import resized_size
 from imptool.data.label_set import LabelSet
 from imptool.data.samples import image_tensor, resize_image
@@ -44,6 +45,8 @@ def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU; InputError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and distributed.world_size() > 1:
+        name = f"cuda:{distributed.local_rank() % max(torch.cuda.device_count(), 1)}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -1,0 +1,116 @@
+"""Several processes of one command, as torchrun starts them: one for each GPU. Without torchrun there is one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from imptool.files import InputError
+
+Value = TypeVar("Value")
+Element = TypeVar("Element")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes that torchrun has started; alone without it.
+
+    Raises:
+        InputError: another process has ended in the middle.
+    """
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    except RuntimeError as error:
+        if not _lost_another(error):
+            raise
+        raise InputError(
+            f"process {rank()} stops: another process of this run has ended ({' '.join(str(error).split())[:120]}); "
+            "its own message says why; --resume goes on from the last checkpoint"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _lost_another(error: RuntimeError) -> bool:
+    words = ("Connection closed", "Connection reset", "gloo", "NCCL", "Broken pipe", "Timed out waiting")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """The place of this process on its machine: the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes."""
+    return rank() == 0
+
+
+def wait_for_all() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def own_share(elements: Sequence[Element]) -> Sequence[Element]:
+    """Those of the elements that this process goes through."""
+    return elements[rank() :: world_size()]
+
+
+def from_main(value: Value) -> Value:
+    """The main process's value, for all."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def gather(value: Value) -> list[Value]:
+    """The values of all processes, for all."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
+    return bool(sum_of(np.array([flag], np.int64))[0])
+
+
+def sum_of(values: np.ndarray) -> np.ndarray:
+    """The sum of an array over all processes."""
+    if world_size() == 1:
+        return values
+    total = torch.from_numpy(np.ascontiguousarray(values).copy())
+    dist.all_reduce(total)
+    return total.numpy()
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes the main one's buffers: each has averaged BatchNorm's over its own photographs."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)

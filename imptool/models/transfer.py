@@ -1,0 +1,218 @@
+"""Weights from elsewhere: torchvision's, a local file's or another run's, fitted to a model by name, its classes by theirs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
+from imptool.data.label_set import LabelSet
+from imptool.files import InputError
+from imptool.models.semantic_heads import WIDTH
+from imptool.models.weights import State, download, read_tensors
+from imptool.recipe import COCO
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by the names that they have in a `Parser`, and the classes that the prediction layers are for.
+
+    things, channels: class names in the order of labels 1.. and of semantic channels; None where they are not known.
+    """
+
+    state: Mapping[str, torch.Tensor]
+    source: str
+    things: Sequence[str] | None = None
+    channels: Sequence[str] | None = None
+
+    @staticmethod
+    def of_run(state: Mapping[str, torch.Tensor], labels: LabelSet, *, source: str) -> Weights:
+        return Weights(state, source, [labels.names[channel] for channel in labels.things], labels.names)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a model took of weights: names of its tensors, and of classes where the two have others."""
+
+    taken: list[str]
+    partly: list[str]  # of those taken, the ones with rows or columns that stay new
+    new: list[str]
+    left: list[str]  # tensors of the weights
+    classes: list[str]
+    new_classes: list[str]
+    named: bool  # whether the weights say which classes they are for
+
+    def describe(self) -> str:
+        """One line, such as "taken: detector.backbone (279 tensors); new: semantic_head (28 tensors)"."""
+        parts = [f"taken: {_parts(self.taken) or 'nothing'}"]
+        if self.partly:
+            parts.append(f"in part: {_parts(self.partly)}")
+        if not self.named:
+            parts.append("it does not say for which classes it is, so that the prediction layers are new")
+        elif self.new_classes:
+            parts.append(f"by class name: {', '.join(self.classes) or 'none'}; new classes: {', '.join(self.new_classes)}")
+        parts.append(f"new: {_parts(self.new) or 'nothing'}")
+        if self.left:
+            parts.append(f"not taken: {_parts(self.left)}")
+        return "; ".join(parts)
+
+
+def _parts(names: Iterable[str]) -> str:
+    """Tensors by the part of the model that they belong to: "semantic_head (28 tensors), detector.rpn (6 tensors)"."""
+    parts = Counter(".".join(name.split(".")[: 2 if name.startswith("detector.") else 1]) for name in names)
+    return ", ".join(f"{part} ({count} {'tensor' if count == 1 else 'tensors'})" for part, count in parts.items())
+
+
+def fit_weights(model: nn.Module, weights: Weights, labels: LabelSet) -> Fitted:
+    """Load what fits into a model; the rows of prediction layers and the canvas's columns go by the names of their classes.
+
+    Tensors are taken by name where their shape is the same; everything else of the model stays as it was initialised (the
+    paper, section 4.3: COCO's prediction layers for every class of Cityscapes but Rider).
+    """
+    ours = Weights.of_run(model.state_dict(), labels, source="the model")
+    taken: State = {}
+    left: list[str] = []
+    for key, value in weights.state.items():
+        fitted = _fit(key, value, weights, ours) if key in ours.state else None
+        if fitted is None:
+            left.append(key)
+        else:
+            taken[key] = fitted
+    missing = model.load_state_dict(taken, strict=False).missing_keys
+    names = [*(ours.things or ()), *(ours.channels or () if weights.channels else ())]
+    known = {_plain(name) for name in (*(weights.things or ()), *(weights.channels or ()))}
+    return Fitted(
+        list(taken),
+        [key for key, value in taken.items() if _is_partial(key, value, weights, ours)],
+        [key for key in missing if not key.endswith("num_batches_tracked")],
+        left,
+        [name for name in dict.fromkeys(names) if _plain(name) in known],
+        [name for name in dict.fromkeys(names) if _plain(name) not in known],
+        weights.things is not None,
+    )
+
+
+def _fit(key: str, value: torch.Tensor, weights: Weights, ours: Weights) -> torch.Tensor | None:
+    """The tensor for a model's key: as it is, or with the rows of the classes that both have; None where nothing fits."""
+    own = ours.state[key]
+    places, own_places = _class_places(key, weights, value), _class_places(key, ours, own)
+    if not own_places:
+        return value if value.shape == own.shape else None
+    axis = 1 if key == _CANVAS_CONV else 0
+    shared = [name for name in own_places if name in (places or {})]
+    if not shared or value.ndim != own.ndim or value.shape[1 - axis :][:1] != own.shape[1 - axis :][:1]:
+        return None
+    if value.ndim > 2 and value.shape[2:] != own.shape[2:]:
+        return None
+    to = torch.tensor([index for name in shared for index in own_places[name]])
+    where = torch.tensor([index for name in shared for index in (places or {})[name]])
+    return own.clone().index_copy_(axis, to, value.to(own).index_select(axis, where))
+
+
+def _is_partial(key: str, value: torch.Tensor, weights: Weights, ours: Weights) -> bool:
+    wanted = _class_places(key, ours, value) or {}
+    return bool(wanted.keys() - (_class_places(key, weights, weights.state[key]) or {}).keys())
+
+
+_CANVAS_CONV = "semantic_head.convs.0.0.weight"
+_BACKGROUND = "(the detector's background)"
+_FEATURES = "(features)"
+
+
+def _class_places(key: str, weights: Weights, value: torch.Tensor) -> dict[str, list[int]] | None:
+    """Which indices of a tensor belong to which class, by name; None for a tensor without classes, or of unknown ones."""
+    layer, _, kind = key.rpartition(".")
+    if kind not in ("weight", "bias"):
+        return None
+    if layer == "semantic_head.predictor":
+        return _numbered(weights.channels, start=0)
+    if layer.endswith(("box_predictor.cls_score", "mask_predictor.mask_fcn_logits")):
+        return _numbered(weights.things, start=1, first={_BACKGROUND: [0]})
+    if layer.endswith("box_predictor.bbox_pred"):
+        return _numbered(weights.things, start=1, each=4, first={_BACKGROUND: [0, 1, 2, 3]})
+    if key == _CANVAS_CONV:
+        layers = weights.things if value.shape[1] > WIDTH else ()
+        return _numbered(layers, start=WIDTH, first={_FEATURES: list(range(WIDTH))})
+    return None
+
+
+def _numbered(
+    names: Sequence[str] | None, *, start: int, each: int = 1, first: Mapping[str, list[int]] | None = None
+) -> dict[str, list[int]] | None:
+    if names is None:
+        return None
+    rows = {_plain(name): list(range(each * place, each * (place + 1))) for place, name in enumerate(names, start=start)}
+    return {**(first or {}), **rows}
+
+
+def _plain(name: str) -> str:
+    """Names that differ in their spelling alone are one class: "traffic light", "traffic_light", "Traffic-Light"."""
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def read_start(source: str, *, backbone: str) -> Weights:
+    """The weights that a stage starts from: torchvision's COCO weights by name, or a local file.
+
+    Args:
+        source: COCO_V1, or a .pth, .pt or .safetensors file: imptool's own, torchvision's Mask R-CNN or its like.
+    Raises:
+        InputError: there is no such file, it cannot be downloaded, or holds something else.
+    """
+    if source == COCO:
+        if backbone != "resnet50":
+            raise InputError(f"stages: from: {COCO}: torchvision has it for resnet50, not for {backbone}: name a local file")
+        state = download(MaskRCNN_ResNet50_FPN_Weights[COCO], source)
+        return _of_torchvision(state, source)
+    path = Path(source)
+    own = _read_own(path)
+    return own if own is not None else _of_torchvision(read_tensors(path, setting="stages: from"), source)
+
+
+def _read_own(path: Path) -> Weights | None:
+    """Weights that imptool has written; None for any other file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["imptool"])
+            labels = LabelSet.from_plain(about["labels"])
+            return Weights.of_run({key: file.get_tensor(key) for key in file.keys()}, labels, source=str(path))  # noqa: SIM118
+    except Exception:  # of another program, or damaged: whoever reads it next says so
+        return None
+
+
+_OLD_NAMES = (  # of torchvision before 0.14, in which its COCO weights are still written
+    (re.compile(r"(fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$"), r"\1.0.\2"),
+    (re.compile(r"rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
+    (re.compile(r"mask_head\.mask_fcn(\d)\.(weight|bias)$"), lambda found: f"mask_head.{int(found[1]) - 1}.0.{found[2]}"),
+)
+
+
+def _of_torchvision(state: State, source: str) -> Weights:
+    """torchvision's names -> those of a Parser."""
+    key = "roi_heads.box_predictor.cls_score.weight"
+    for needed in (key, "backbone.body.conv1.weight"):
+        if needed not in state:
+            raise InputError(
+                f"stages: from: {source} is no Mask R-CNN with a feature pyramid (it lacks {needed}); "
+                "a backbone alone belongs in backbone.weights"
+            )
+    categories = MaskRCNN_ResNet50_FPN_Weights[COCO].meta["categories"][1:]
+    names = [f"{name} {place}" if name == "N/A" else name for place, name in enumerate(categories)]
+    known = len(state[key]) == 1 + len(names)
+    renamed = {f"detector.{_present_name(name)}": value for name, value in state.items()}
+    return Weights(renamed, source, things=names if known else None)
+
+
+def _present_name(name: str) -> str:
+    for old, new in _OLD_NAMES:
+        name = old.sub(new, name)
+    return name

@@ -1,0 +1,110 @@
+"""The log of a run: `log.jsonl` and TensorBoard's events, a line for some iterations."""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from imptool import distributed
+from imptool.files import InputError, whole_file
+
+LOG = "log.jsonl"
+EVERY = 10  # iterations
+
+
+class StageLog:
+    """`with StageLog(run, "full", start=0) as log: log.add({"loss": 1.0}, images=8); log.write(10)`.
+
+    All processes add and take part in the means; the main one writes.
+    """
+
+    def __init__(self, run: Path, stage: str, *, start: int) -> None:
+        self.path, self.stage = run / LOG, stage
+        events = str(run / "tensorboard" / stage)
+        self.board = SummaryWriter(events, purge_step=start + 1) if distributed.is_main() else None
+        self._forget()
+
+    def __enter__(self) -> StageLog:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _forget(self) -> None:
+        self.rows: list[Mapping[str, float]] = []
+        self.images, self.since = 0, time.monotonic()
+
+    def add(self, values: Mapping[str, float], *, images: int) -> None:
+        """Add an iteration's values, of as many photographs in this process; every iteration has the same names."""
+        self.rows.append(values)
+        self.images += images
+
+    def write_means(self, iteration: int, extra: Mapping[str, float]) -> dict[str, float]:
+        """Write the means of what came up since the last line, over all processes; give them."""
+        names = list(self.rows[0])
+        sums = distributed.sum_of(np.array([*(sum(row[name] for row in self.rows) for name in names), self.images], float))
+        means = sums[:-1] / (len(self.rows) * distributed.world_size())
+        values = dict(zip(names, means.tolist(), strict=True))
+        values |= {"images_per_second": float(sums[-1]) / max(time.monotonic() - self.since, 1e-9), **extra}
+        self.write(iteration, values)
+        self._forget()
+        return values
+
+    def write(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Write a line as it is."""
+        if self.board is None:
+            return
+        line = {"stage": self.stage, "iteration": iteration, **{name: round(value, 6) for name, value in values.items()}}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(f"{self.stage}/{name}", value, iteration)
+
+
+def short_form(values: Mapping[str, float]) -> str:
+    """A line of the log as the progress bar shows it."""
+    parts: dict[str, float] = {name: values[name] for name in ("classifier", "box", "mask", "semantic") if name in values}
+    if "rpn_objectness" in values:
+        parts["rpn"] = values["rpn_objectness"] + values["rpn_box"]
+    losses = ", ".join(f"{name} {loss:.2f}" for name, loss in parts.items())
+    note = f"loss {values.get('loss', math.nan):.2f} ({losses})  {values['images_per_second']:.1f} images/s"
+    return note + (f"  canvas {values['canvas_nonempty']:.0%}" if "canvas_nonempty" in values else "")
+
+
+def cut_log(run: Path, stages: Sequence[str], stage: str, iteration: int) -> None:
+    """Leave out of the log what comes after a checkpoint, as it will be done again.
+
+    Raises:
+        InputError: a line that is none of this run's, but for a last one that a crash has cut.
+    """
+    path = run / LOG
+    if not path.is_file():
+        return
+    reached = (stages.index(stage), iteration)
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    places = [_place_of(line, stages) for line in lines]
+    for line, place in zip(lines[:-1], places, strict=False):
+        if place is None:
+            raise InputError(
+                f"{path} has a line that is none of this run: mend or remove {reprlib.repr(line.decode('latin-1'))}"
+            )
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        file.writelines(line + b"\n" for line, place in zip(lines, places, strict=True) if place and place <= reached)
+
+
+def _place_of(line: bytes, stages: Sequence[str]) -> tuple[int, int] | None:
+    """Stage and iteration of a line of the log, None where it is none."""
+    try:
+        values = json.loads(line.decode())
+        return stages.index(values["stage"]), int(values["iteration"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None

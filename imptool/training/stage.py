@@ -1,0 +1,240 @@
+"""One stage of training: the loop over iterations, and all that it touches outside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch.nn.parallel import DistributedDataParallel
+
+from imptool import distributed
+from imptool.checkpoint import (
+    BEST,
+    latest_checkpoint,
+    load_optimizer,
+    load_state,
+    save_checkpoint,
+    save_weights,
+)
+from imptool.data.dataset import Dataset
+from imptool.data.samples import Sample, TrainingSamples, read_pair
+from imptool.files import InputError, read_ahead
+from imptool.metrics.confusion import confusion_matrix, summarize
+from imptool.models.inference import parse_image
+from imptool.models.parser import Parser
+from imptool.recipe import Recipe, Stage
+from imptool.report.progress import ProgressBar, say
+from imptool.training.batches import load_batches
+from imptool.training.log import EVERY, StageLog, short_form
+from imptool.training.solver import base_rate, build_optimizer, learning_rate
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the checkpoint is written, the run can be resumed."""
+
+
+@dataclass
+class StageJob:
+    """A stage that is being trained.
+
+    stop: signals that have come. unreadable: photograph -> problem. best: the best mIOU on the val split so far, and where.
+    """
+
+    run: Path
+    name: str
+    stage: Stage
+    recipe: Recipe
+    dataset: Dataset
+    model: Parser
+    samples: TrainingSamples
+    seed: int
+    device: torch.device
+    workers: int
+    console: Console
+    stop: list[int]
+    unreadable: dict[str, str]
+    best: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def model_name(self) -> str:
+        return self.stage.model or self.recipe.model.name
+
+    def train(self, checkpoint: dict[str, Any] | None) -> None:
+        """Go through the iterations, from those of a checkpoint on.
+
+        Raises:
+            InputError: a loss is not finite, memory does not suffice, or no photograph can be read.
+            Interrupted: a signal has come, and the checkpoint is written.
+        """
+        solver, start, total = self.recipe.solver, 0, self.stage.iterations
+        rate = base_rate(solver, self.stage)
+        optimizer = build_optimizer(self.model, solver, lr=rate)
+        if checkpoint is not None:
+            start = self._restore(checkpoint, optimizer)
+        if self.recipe.compute.compile:
+            self.model.compile_dense()
+        self.model.train()
+        network = self._parallel()
+        batches = load_batches(self.samples, solver, start=start, iterations=total, workers=self.workers)
+        note = ""
+        with StageLog(self.run, self.name, start=start) as log, self._progress(start) as bar:
+            for iteration, parts in enumerate(batches, start=start + 1):
+                self._take_problems(parts)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(iteration, rate, solver, self.stage.steps)
+                log.add(self._step(network, iteration, parts, optimizer), images=sum(len(part) for part in parts))
+                if iteration % EVERY == 0 or iteration == total:
+                    note = short_form(log.write_means(iteration, {"lr": optimizer.param_groups[0]["lr"]}))
+                bar.update(iteration, note)
+                if self._evaluates() and (iteration % (self.recipe.evaluate_every or total) == 0 or iteration == total):
+                    self._keep_best(iteration, log)
+                stopped = distributed.any_of(bool(self.stop))
+                if stopped or iteration % self.recipe.checkpoint_every == 0 or iteration == total:
+                    path = self._save(iteration, optimizer)
+                    if stopped and iteration < total:
+                        raise Interrupted(f"stopped at iteration {iteration} of stage {self.name}; {path} is written")
+
+    def _progress(self, start: int) -> ProgressBar:
+        return ProgressBar(self.console, self.name, total=self.stage.iterations, start=start)
+
+    def _parallel(self) -> torch.nn.Module:
+        """The model, or what shares its gradient with the other processes."""
+        if distributed.world_size() == 1:
+            return self.model
+        devices = [self.device.index or 0] if self.device.type == "cuda" else None
+        # A semantic head on P2 leaves the convolutions of P3..P5 without a gradient.
+        return DistributedDataParallel(self.model, device_ids=devices, find_unused_parameters=not self.model.detects)
+
+    def _take_problems(self, parts: Sequence[Sequence[Sample]]) -> None:
+        """Remember photographs that could not be read and that others stand in for; they are told at the end of the run."""
+        for sample in (sample for part in parts for sample in part):
+            self.unreadable |= sample.problems
+            if not sample.target:
+                raise InputError(f"none of the photographs can be read, such as: {next(iter(sample.problems.values()))}")
+
+    def _step(
+        self, network: torch.nn.Module, iteration: int, parts: Sequence[Sequence[Sample]], optimizer: torch.optim.Optimizer
+    ) -> dict[str, float]:
+        """Forward, backward and update; the weights stay as they are when a loss or gradient is not finite."""
+        torch.manual_seed(iteration_seed(self.seed, iteration, distributed.rank()))
+        names = ", ".join(sample.name for part in parts for sample in part)
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            rows = [self._backward(network, part, place, len(parts)) for place, part in enumerate(parts, start=1)]
+            limit = self.recipe.solver.clip_norm
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+            means = torch.stack([torch.stack([row[name] for row in rows]).mean() for name in rows[0]])
+            *values, gradient = torch.cat([means, norm.to(means)[None]]).tolist()
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"out of memory at iteration {iteration} of stage {self.name}, photographs {names}: lower solver.batch or "
+                "raise solver.accumulate, or lower input.short_side, detector.proposals_train or detector.rois_per_image; "
+                "compute.precision=bfloat16 takes less too"
+            ) from error
+        found = dict(zip(rows[0], values, strict=True))
+        self._check_finite(found | {"gradient": gradient}, iteration, names)
+        optimizer.step()
+        return found
+
+    def _backward(self, network: torch.nn.Module, part: Sequence[Sample], place: int, count: int) -> dict[str, torch.Tensor]:
+        """Add the gradient of a part of the batch; give its losses."""
+        waits = isinstance(network, DistributedDataParallel) and place < count
+        with network.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            images = [sample.image.to(self.device, non_blocking=True) for sample in part]
+            targets = [
+                {key: value.to(self.device, non_blocking=True) for key, value in sample.target.items()} for sample in part
+            ]
+            losses, canvas = network(images, targets)
+            weights = self.recipe.losses.model_dump(exclude={"hardest"})
+            total = sum((weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=self.device))
+            (total / count).backward()
+        values = {name: loss.detach() for name, loss in losses.items()} | {"loss": total.detach()}
+        if canvas is not None:
+            values["canvas_nonempty"] = (canvas.detach().flatten(1).amax(1) > 0).float().mean()
+        return values
+
+    def _check_finite(self, values: dict[str, float], iteration: int, names: str) -> None:
+        wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
+        if wrong is None:
+            return
+        kept = latest_checkpoint(self.run)
+        raise InputError(
+            f"{wrong} is {values[wrong]} at iteration {iteration} of stage {self.name}, photographs {names}; "
+            f"{f'the last good checkpoint is {kept}' if kept else 'there is no checkpoint yet'}; "
+            f"lower solver.lr, or set solver.clip_norm, in a new run"
+        )
+
+    def _evaluates(self) -> bool:
+        return self.recipe.evaluate_every is not None and self.model.semantic_head is not None
+
+    def _keep_best(self, iteration: int, log: StageLog) -> None:
+        """Measure mIOU on the val split; where it is the best so far, keep the weights."""
+        miou = self._val_miou()
+        if math.isnan(miou):
+            raise InputError(f"split {self.recipe.val_split} of {self.dataset.source} has nothing to measure mIOU on")
+        log.write(iteration, {"val_miou": miou})
+        better = miou > self.best.get("miou", -1.0)
+        say(self.console, f"{self.name} {iteration}: val mIOU {miou:.2%}" + (", the best so far" if better else ""))
+        if better:
+            self.best = {"miou": miou, "iteration": float(iteration)}
+            if distributed.is_main():
+                save_weights(self.run / BEST, self.model, self.model_name, self.recipe, self.dataset.labels)
+
+    def _val_miou(self) -> float:
+        """Mean IOU over the foreground classes of the val split, as `imptool eval` gives it."""
+        labels, items = self.dataset.labels, distributed.own_share(self.dataset.split(self.recipe.val_split))
+        total = np.zeros((len(labels.classes),) * 2, np.int64)
+        distributed.share_buffers(self.model)
+        self.model.eval()
+        for _, pair, _ in read_ahead(lambda item: read_pair(self.dataset, item), items, workers=max(self.workers, 1)):
+            if pair is None:
+                continue
+            predicted = parse_image(self.model, pair[0], self.recipe.input, device=self.device).channels
+            assert predicted is not None  # there is a semantic head
+            total += confusion_matrix(predicted, pair[1], num_classes=len(labels.classes), ignore=labels.ignore_channel)
+        self.model.train()
+        return summarize(distributed.sum_of(total), foreground=labels.foreground)["miou"]
+
+    def _restore(self, checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
+        load_state(self.model, checkpoint["model"], source=self.run)
+        load_optimizer(optimizer, checkpoint["optimizer"], source=self.run)
+        self.best = checkpoint["best"]
+        return int(checkpoint["iteration"])
+
+    def _save(self, iteration: int, optimizer: torch.optim.Optimizer) -> Path | None:
+        for found in distributed.gather(self.unreadable):
+            self.unreadable |= found
+        path = None
+        if distributed.is_main():
+            path = save_checkpoint(
+                self.run,
+                stage=self.name,
+                iteration=iteration,
+                model=self.model,
+                name=self.model_name,
+                optimizer=optimizer,
+                recipe=self.recipe,
+                labels=self.dataset.labels,
+                unreadable=self.unreadable,
+                best=self.best,
+            )
+        distributed.wait_for_all()
+        return path
+
+
+def iteration_seed(seed: int, iteration: int, rank: int) -> int:
+    """The seed of what the model draws in an iteration (which proposals make a loss), so that no state needs to be kept."""
+    return int(np.random.SeedSequence((seed, iteration, rank)).generate_state(1, np.uint64)[0])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
