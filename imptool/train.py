@@ -94,19 +94,21 @@ def train(
 def plan_stages(recipe: Recipe, console: Console) -> dict[str, Stage]:
     """The stages to train, each with its model: the recipe's, where it names none.
 
-    A model without a detector starts from the backbone's weights, as the pure semantic models of the paper's Table 1: a
-    stage that only trains a detector for it is left out, and told.
+    A model without a detector starts from the backbone's weights, as the pure semantic models of the paper's Table 1; and an
+    earlier stage that nothing starts from is left out, as where COCO's weights take the place of the first. Both are told.
     """
     planned: dict[str, Stage] = {}
-    for name, stage in recipe.stages.items():
-        model = stage.model or recipe.model.name
+    for name, stage in reversed(recipe.stages.items()):
+        model, start = stage.model or recipe.model.name, stage.start
         find_model(model)
-        earlier = stage.start if model in WITHOUT_DETECTOR and stage.start in recipe.stages else None
-        planned[name] = stage.model_copy(update={"model": model, "start": None if earlier else stage.start})
-        if earlier and not any(other.start == earlier for other in planned.values()):
-            say(console, f"note: {model} has no detector: it starts from the backbone's weights, without stage {earlier}")
-            del planned[earlier]
-    return planned
+        if planned and not any(later.start == name for later in planned.values()):
+            say(console, f"note: stage {name} is left out, as no later one starts from it")
+            continue
+        if model in WITHOUT_DETECTOR and start in recipe.stages:
+            say(console, f"note: {model} has no detector: it starts from the backbone's weights, not from stage {start}")
+            start = None
+        planned[name] = stage.model_copy(update={"model": model, "start": start})
+    return dict(reversed(planned.items()))
 
 
 def _begin(job: StageJob) -> str:

@@ -325,6 +325,10 @@ def test_a_root_is_under_data_under_imptool_data_or_beside_the_yaml(workplace: P
             DRAWN + "random_splits: {seed: 1, sizes: {val: 0}, rest: train}\n",
             "random_splits.sizes.val: Input should be greater",
         ),
+        (
+            DRAWN + "random_splits: {seed: 1, sizes: {val: 2.5}, rest: train}\n",
+            "val: 2.5 is neither a whole number of photographs nor a share below 1",
+        ),
         (DRAWN + "random_splits: {seed: 1, sizes: {val: 1}, rest: val}\n", "rest: 'val' has a size already"),
         (
             DRAWN + "random_splits: {seed: 1, sizes: {val: 1}, rest: a, together: [['000', '001'], ['001', '002']]}\n",
@@ -343,8 +347,8 @@ def test_a_mistake_in_a_yaml_is_one_line_that_names_the_file(workplace: Path, te
 
 
 def test_an_unknown_dataset_names_the_nearest(workplace: Path) -> None:
-    with pytest.raises(InputError, match=r"cpp is no dataset YAML, folder or known name; did you mean 'ccp'\?"):
-        load_dataset("cpp")
+    with pytest.raises(InputError, match=r"ccpp is no dataset YAML, folder or known name; did you mean 'ccp'\?"):
+        load_dataset("ccpp")
 
 
 def test_an_unknown_or_empty_split_is_one_line(workplace: Path) -> None:

@@ -27,19 +27,22 @@ Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
 class RandomSplits(Strict):
-    """Splits drawn by a seed: `sizes` names the counted splits, `rest` the one that takes what is left.
+    """Splits drawn by a seed: `sizes` names splits with counts, or shares below 1, `rest` the one that takes what is left.
 
     The order comes from a hash of seed and stem, so it does not change with the Python version. Added files take their place
     in it, which moves the cut between the splits: list the stems in files (`splits`) where old splits must stay as they are.
     """
 
     seed: int
-    sizes: dict[FileName, Annotated[int, Field(ge=1)]]
+    sizes: dict[FileName, Annotated[int | float, Field(gt=0)]]
     rest: FileName
     together: list[list[str]] = []  # stems that must not be torn apart, such as one photograph annotated twice
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> RandomSplits:
+        for split, size in self.sizes.items():
+            if isinstance(size, float) and size >= 1:
+                raise ValueError(f"sizes: {split}: {size} is neither a whole number of photographs nor a share below 1")
         if self.rest in self.sizes:
             raise ValueError(f"rest: '{self.rest}' has a size already: give it another name, or leave it out of sizes")
         twice = [stem for stem, count in Counter(stem for group in self.together for stem in group).items() if count > 1]
@@ -309,7 +312,10 @@ def _scan_classes(items: Sequence[Item], remap: Mapping[int, int], *, ignore: in
 
 def _make_splits(described: DatasetFile, items: list[Item], root: Path, source: Path) -> dict[str, tuple[Item, ...]]:
     if described.splits is not None:
-        splits = {name: _listed_split(items, root / listed) for name, listed in described.splits.items()}
+        splits = {
+            name: _folder_split(items, listed) if listed.endswith("/") else _listed_split(items, root / listed)
+            for name, listed in described.splits.items()
+        }
         counts = Counter(item.stem for members in splits.values() for item in members)
         shared = [stem for stem, count in counts.items() if count > 1]
         if shared:
@@ -318,6 +324,11 @@ def _make_splits(described: DatasetFile, items: list[Item], root: Path, source: 
     if described.random_splits is not None:
         return _random_splits(described.random_splits, items, source)
     return {"all": tuple(items)}
+
+
+def _folder_split(items: list[Item], folder: str) -> tuple[Item, ...]:
+    """A split of all photographs in a folder ("train/") under that of the photographs."""
+    return tuple(item for item in items if item.stem.startswith(folder))
 
 
 def _listed_split(items: list[Item], path: Path) -> tuple[Item, ...]:
@@ -341,15 +352,16 @@ def _listed_split(items: list[Item], path: Path) -> tuple[Item, ...]:
 
 
 def _random_splits(rule: RandomSplits, items: list[Item], source: Path) -> dict[str, tuple[Item, ...]]:
-    if sum(rule.sizes.values()) > len(items):
-        raise InputError(f"{source}: random_splits: sizes ask for {sum(rule.sizes.values())} of {len(items)} photographs")
+    sizes = {split: size if isinstance(size, int) else max(round(size * len(items)), 1) for split, size in rule.sizes.items()}
+    if sum(sizes.values()) > len(items):
+        raise InputError(f"{source}: random_splits: sizes ask for {sum(sizes.values())} of {len(items)} photographs")
     leader = {stem: group[0] for group in rule.together for stem in group}
     units: dict[str, list[Item]] = {}
     for item in items:
         units.setdefault(leader.get(item.stem, item.stem), []).append(item)
     waiting = sorted(units, key=lambda name: hashlib.sha256(os.fsencode(f"{rule.seed}:{name}")).digest())
     splits: dict[str, list[Item]] = {}
-    for split, size in rule.sizes.items():
+    for split, size in sizes.items():
         taken: list[Item] = []
         for name in list(waiting):
             if len(taken) + len(units[name]) <= size:  # a pair that no longer fits waits for the next split

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from imptool.data.layouts import ccp, folder
+from imptool.data.layouts import ccp, cityscapes, folder
 from imptool.data.layouts.pairs import Item
 
 LAYOUTS: dict[str, Callable[[Path], list[Item]]] = {
     "folder": folder.find_items,
     "ccp": ccp.find_items,
+    "cityscapes": cityscapes.find_items,
 }
 
 __all__ = ["LAYOUTS", "Item"]

@@ -1,0 +1,163 @@
+"""The recipes that come with imptool: each builds its model and trains a step on drawn data of its own classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from rich.console import Console
+
+from imptool.convert_instances import convert_instances
+from imptool.data.dataset import Dataset, load_dataset
+from imptool.data.instances import read_instances
+from imptool.data.outfits import CLASSES
+from imptool.data.samples import TrainingSamples
+from imptool.files import RECIPES
+from imptool.models import build_model
+from imptool.recipe import load_recipe
+from imptool.train import plan_stages
+from imptool.training.solver import build_optimizer
+
+SMALL = (
+    "backbone.weights=none",
+    "backbone.norm=group",
+    "input.short_side=64",
+    "input.long_side=128",
+    "detector.rois_per_image=16",
+)
+
+
+def draw_dataset(name: str, root: Path, *, count: int = 4) -> Dataset:
+    """Photographs of 96x160 in the layout of a shipped description, each with squares of six of its classes."""
+    described = (RECIPES / "datasets" / f"{name}.yaml").read_text()
+    cityscapes = "layout: cityscapes" in described
+    photos, labels, suffixes = (
+        ("leftImg8bit", "gtFine", ("_leftImg8bit.png", "_gtFine_labelTrainIds.png"))
+        if cityscapes
+        else ("images" if "layout: folder" in described else "photos", "labels", (".png", ".png"))
+    )
+    stems = [f"{'val' if number == 0 else 'train'}/x/{number}" if cityscapes else str(number) for number in range(count)]
+    ids = np.array([int(line.split("id: ")[1].split(",")[0]) for line in described.splitlines() if "{id:" in line])
+    for number, stem in enumerate(stems):
+        rng = np.random.default_rng(number)
+        label = np.full((96, 160), ids[0], np.uint8)
+        for place, chosen in enumerate(rng.permutation(ids[1:])[:6]):
+            label[10 + 45 * (place // 3) :, 5 + 50 * (place % 3) :][:40, :45] = chosen
+        for folder, suffix, pixels in zip(
+            (photos, labels), suffixes, (rng.integers(0, 255, (96, 160, 3), np.uint8), label), strict=True
+        ):
+            path = root / folder / f"{stem}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    for split, members in (("train", stems[1:]), ("val", stems[:1])):
+        (root / f"{split}.txt").write_text("\n".join(members))
+    return load_dataset(name)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_builds_its_model_and_trains_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMPTOOL_DATA", str(tmp_path / "data"))
+    recipe = load_recipe(str(path))
+    small = [*SMALL, f"augment.crop={[64, 96] if recipe.augment.crop else 'null'}"]
+    small += [f"augment.short_sides={[64, 96] if recipe.augment.short_sides else '[]'}", "augment.long_side=null"]
+    recipe = load_recipe(str(path), small)
+    name = "vcp" if recipe.dataset == "outfits" else recipe.dataset  # the outfits have its classes
+    dataset = draw_dataset(name, tmp_path / "data" / name, count=124 if name == "ccp" else 4)  # 120 are its val split
+    convert_instances(dataset, out=None, connectivity=8, min_area=1, workers=1, overwrite=False, console=Console(quiet=True))
+    stages = plan_stages(recipe, Console(quiet=True))
+    samples = TrainingSamples(
+        dataset, "train", read_instances(dataset, "train"), size=recipe.input, augment=recipe.augment, seed=0
+    )
+    torch.manual_seed(0)
+    model = build_model(list(stages.values())[-1].model or "", recipe, dataset.labels, pretrained=False).train()
+    optimizer = build_optimizer(model, recipe.solver, lr=0.001)
+    losses, _ = model(*zip(*[(sample.image, sample.target) for sample in (samples[0], samples[1])], strict=True))
+    total = sum(losses.values())
+    assert isinstance(total, torch.Tensor)
+    total.backward()
+    optimizer.step()
+    assert losses.keys() == {"rpn_objectness", "rpn_box", "classifier", "box", "mask", "semantic"}
+    assert total.isfinite()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_descriptions_of_vcp_and_outfits_have_the_classes_of_table_7(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMPTOOL_DATA", str(tmp_path / "data"))
+    assert draw_dataset("vcp", tmp_path / "data" / "vcp").labels.classes == CLASSES
+
+
+def test_cityscapes_has_its_19_classes_8_things_and_its_own_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMPTOOL_DATA", str(tmp_path / "data"))
+    dataset = draw_dataset("cityscapes", tmp_path / "data" / "cityscapes")
+    labels = dataset.labels
+    assert (labels.ids, labels.background, labels.ignore) == (list(range(19)), None, 255)
+    assert [labels.names[channel] for channel in labels.things] == [
+        *("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    ]
+    assert [item.stem for item in dataset.split("val")] == ["val/x/0"]
+    assert [item.stem for item in dataset.split("train")] == ["train/x/1", "train/x/2", "train/x/3"]
+    (tmp_path / "data" / "cityscapes" / "gtFine" / "train" / "x" / "2_gtFine_labelTrainIds.png").unlink()
+    item = load_dataset("cityscapes").split("train")[1]
+    assert "train/x/2_gtFine_labelTrainIds.png, which cityscapesScripts make" in item.problem
+
+
+def test_schedules_are_those_of_the_paper() -> None:
+    """Sections 4.1, 4.2 and 4.3."""
+    rows = {}
+    for name in ("vcp_r50", "modanet_r50", "modanet_r101", "cityscapes_r50", "cityscapes_r101", "cityscapes_x101"):
+        recipe = load_recipe(name)
+        stage = recipe.stages["full"]
+        rows[name] = (recipe.solver.batch, recipe.solver.lr, stage.iterations, stage.steps, recipe.backbone.name)
+        assert recipe.solver.lr_batch == recipe.solver.batch
+        assert (recipe.model.name, stage.model, recipe.backbone.norm) == ("panoptic-fpn-imp", None, "frozen")
+    assert rows == {
+        "vcp_r50": (8, 0.01, 70000, [40000, 60000], "resnet50"),
+        "modanet_r50": (8, 0.01, 90000, [60000, 80000], "resnet50"),
+        "modanet_r101": (8, 0.01, 90000, [60000, 80000], "resnet101"),
+        "cityscapes_r50": (16, 0.005, 130000, [80000, 110000], "resnet50"),
+        "cityscapes_r101": (16, 0.005, 130000, [80000, 110000], "resnet101"),
+        "cityscapes_x101": (16, 0.005, 130000, [80000, 110000], "resnext101_32x8d"),
+    }
+    streets = load_recipe("cityscapes_r50")
+    assert list(plan_stages(streets, Console(quiet=True))) == ["full"]  # from COCO's weights, without a first stage
+    assert (streets.augment.short_sides, streets.augment.crop) == ([512, 724, 1024, 1448, 2048], [512, 1024])
+    assert load_recipe("modanet_r50").augment.short_sides == [400, 500, 600, 700, 800]
+
+
+def test_vcp_recipe_starts_on_outfits_in_its_place_and_tells_the_time_left(
+    tmp_path: Path, imptool: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMPTOOL_DATA", raising=False)
+    monkeypatch.setattr("imptool.report.progress._SECONDS_BETWEEN_LINES", 0.0)
+    assert imptool("outfits", "data/vcp", "--count", "12", "--size", "96x64", "--workers", "0").exit_code == 0
+    assert imptool("convert-instances", "vcp", "--workers", "1").exit_code == 0
+    shorter = [part for stage in ("detector", "full") for part in ("-o", f"stages.{stage}.iterations=2")]
+    small = [part for value in SMALL for part in ("-o", value)]
+    result = imptool(
+        "train", "recipes/vcp_r50.yaml", *shorter, *small, "-o", "solver.batch=2", "--workers", "0", "--out", "run"
+    )
+    assert result.exit_code == 0, result.output
+    assert "0.01 -> 0.0025 by the linear scaling rule" in result.output
+    assert "detector 1/2  0:00:" in result.output
+    assert "left" in result.output
+    lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["detector", "full"]
+
+
+@pytest.mark.parametrize(
+    ("model", "stages"),
+    [("panoptic-p2-imp", ["detector", "full"]), ("mask-rcnn-imp", ["detector", "full"]), ("semantic-fpn", ["full"])],
+)
+def test_every_row_of_table_1_is_an_override_of_one_recipe(model: str, stages: list[str]) -> None:
+    planned = plan_stages(load_recipe("vcp_r50", [f"model.name={model}"]), Console(quiet=True))
+    assert list(planned) == stages
+    assert planned["full"].model == model
+    assert planned["full"].start == ("detector" if len(stages) == 2 else None)
