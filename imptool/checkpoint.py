@@ -35,6 +35,7 @@ _CHECKPOINT = {
     "optimizer": dict,
     "unreadable": dict,
     "best": dict,
+    "log": dict,
 }
 
 
@@ -61,6 +62,7 @@ def save_checkpoint(
     labels: LabelSet,
     unreadable: dict[str, str],
     best: dict[str, float],
+    log: dict[str, float],
 ) -> Path:
     """Write a checkpoint that a run resumes to the same bits from, then remove the older ones that the recipe does not keep."""
     path = run / f"checkpoint-{stage}-{iteration:07d}.pt"
@@ -72,6 +74,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "unreadable": unreadable,
         "best": best,
+        "log": log,
     }
     with _whole_file(path) as temporary:
         torch.save(state, temporary)
@@ -91,8 +94,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise TypeError(f"its {key} is of the type {type(state[key]).__name__}")
         if not all(isinstance(part, str) for pair in state["unreadable"].items() for part in pair):
             raise TypeError("its unreadable photographs are no text")
-        if not all(isinstance(key, str) and isinstance(value, float) for key, value in state["best"].items()):
-            raise TypeError("its best result is no number")
+        for part in ("best", "log"):
+            if not all(isinstance(key, str) and isinstance(value, float) for key, value in state[part].items()):
+                raise TypeError(f"its {part} holds other things than numbers")
     except Exception as error:  # torch raises half a dozen kinds for a broken or foreign file
         raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {_one_line(error)}") from error
     return state

@@ -97,6 +97,9 @@ def plan_stages(recipe: Recipe, console: Console) -> dict[str, Stage]:
     A model without a detector starts from the backbone's weights, as the pure semantic models of the paper's Table 1; and an
     earlier stage that nothing starts from is left out, as where COCO's weights take the place of the first. Both are told.
     """
+    named = [stage.model for stage in recipe.stages.values() if stage.model]
+    if len(named) == len(recipe.stages) and recipe.model.name not in named:
+        say(console, f"note: model.name {recipe.model.name} is of no effect: every stage names its own model")
     planned: dict[str, Stage] = {}
     for name, stage in reversed(recipe.stages.items()):
         model, start = stage.model or recipe.model.name, stage.start

@@ -127,6 +127,8 @@ class Parser(nn.Module):
         """Normalize and pad to multiples of 32, right and below. Not resized: they have the size that the recipe wants."""
         transform = self.detector.transform
         tensors = transform.batch_images([transform.normalize(image) for image in images], size_divisible=32)
+        if self.training and tensors[:, 0].numel() <= 32 * 32:
+            tensors = F.pad(tensors, (0, 32))  # BatchNorm wants more than the one value that is left of it at 1/32
         if self.compute.channels_last:
             tensors = tensors.contiguous(memory_format=torch.channels_last)
         return ImageList(tensors, [(image.shape[-2], image.shape[-1]) for image in images])

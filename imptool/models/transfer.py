@@ -81,6 +81,8 @@ def fit_weights(model: nn.Module, weights: Weights, labels: LabelSet) -> Fitted:
     taken: State = {}
     left: list[str] = []
     for key, value in weights.state.items():
+        if key.endswith(_COUNTER) and key not in ours.state:
+            continue  # a frozen BatchNorm has none, and needs none
         fitted = _fit(key, value, weights, ours) if key in ours.state else None
         if fitted is None:
             left.append(key)
@@ -92,7 +94,7 @@ def fit_weights(model: nn.Module, weights: Weights, labels: LabelSet) -> Fitted:
     return Fitted(
         list(taken),
         [key for key, value in taken.items() if _is_partial(key, value, weights, ours)],
-        [key for key in missing if not key.endswith("num_batches_tracked")],
+        [key for key in missing if not key.endswith(_COUNTER)],
         left,
         [name for name in dict.fromkeys(names) if _plain(name) in known],
         [name for name in dict.fromkeys(names) if _plain(name) not in known],
@@ -122,6 +124,7 @@ def _is_partial(key: str, value: torch.Tensor, weights: Weights, ours: Weights) 
     return bool(wanted.keys() - (_class_places(key, weights, weights.state[key]) or {}).keys())
 
 
+_COUNTER = "num_batches_tracked"
 _CANVAS_CONV = "semantic_head.convs.0.0.weight"
 _BACKGROUND = "(the detector's background)"
 _FEATURES = "(features)"

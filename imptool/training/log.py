@@ -18,19 +18,22 @@ from imptool.files import InputError, whole_file
 
 LOG = "log.jsonl"
 EVERY = 10  # iterations
+_ADDED = "added"  # how many iterations, of all processes, are in the sums
 
 
 class StageLog:
-    """`with StageLog(run, "full", start=0) as log: log.add({"loss": 1.0}, images=8); log.write(10)`.
+    """`with StageLog(run, "full", start=0, sums={}) as log: log.add({"loss": 1.0}, images=8); log.write_means(10, {})`.
 
-    All processes add and take part in the means; the main one writes.
+    All processes add and take part in the means; the main one writes. `sums` is what a checkpoint has kept of the values
+    that came up since the last line before it.
     """
 
-    def __init__(self, run: Path, stage: str, *, start: int) -> None:
+    def __init__(self, run: Path, stage: str, *, start: int, sums: Mapping[str, float]) -> None:
         self.path, self.stage = run / LOG, stage
         events = str(run / "tensorboard" / stage)
         self.board = SummaryWriter(events, purge_step=start + 1) if distributed.is_main() else None
-        self._forget()
+        self.sums = dict(sums) if distributed.is_main() else {}
+        self.images, self.since = 0, time.monotonic()
 
     def __enter__(self) -> StageLog:
         return self
@@ -39,24 +42,27 @@ class StageLog:
         if self.board is not None:
             self.board.close()
 
-    def _forget(self) -> None:
-        self.rows: list[Mapping[str, float]] = []
-        self.images, self.since = 0, time.monotonic()
-
     def add(self, values: Mapping[str, float], *, images: int) -> None:
         """Add an iteration's values, of as many photographs in this process; every iteration has the same names."""
-        self.rows.append(values)
+        for name, value in {**values, _ADDED: 1.0}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.images += images
+
+    def joined_sums(self, names: Sequence[str]) -> dict[str, float]:
+        """The sums since the last line over all processes, for a checkpoint; after a line there are none."""
+        own = np.array([self.sums.get(name, 0.0) for name in (*names, _ADDED)])
+        sums = dict(zip((*names, _ADDED), distributed.sum_of(own).tolist(), strict=True))
+        return sums if sums[_ADDED] else {}
 
     def write_means(self, iteration: int, extra: Mapping[str, float]) -> dict[str, float]:
         """Write the means of what came up since the last line, over all processes; give them."""
-        names = list(self.rows[0])
-        sums = distributed.sum_of(np.array([*(sum(row[name] for row in self.rows) for name in names), self.images], float))
-        means = sums[:-1] / (len(self.rows) * distributed.world_size())
-        values = dict(zip(names, means.tolist(), strict=True))
-        values |= {"images_per_second": float(sums[-1]) / max(time.monotonic() - self.since, 1e-9), **extra}
+        sums = self.joined_sums([name for name in self.sums if name != _ADDED])
+        images = float(distributed.sum_of(np.array([float(self.images)]))[0])
+        count = sums.pop(_ADDED)
+        values = {name: value / count for name, value in sums.items()}
+        values |= {"images_per_second": images / max(time.monotonic() - self.since, 1e-9), **extra}
         self.write(iteration, values)
-        self._forget()
+        self.sums, self.images, self.since = {}, 0, time.monotonic()
         return values
 
     def write(self, iteration: int, values: Mapping[str, float]) -> None:

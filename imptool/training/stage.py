@@ -83,13 +83,14 @@ class StageJob:
         self.model.train()
         network = self._parallel()
         batches = load_batches(self.samples, solver, start=start, iterations=total, workers=self.workers)
-        note = ""
-        with StageLog(self.run, self.name, start=start) as log, self._progress(start) as bar:
+        note, sums = "", checkpoint["log"] if checkpoint else {}
+        with StageLog(self.run, self.name, start=start, sums=sums) as log, self._progress(start) as bar:
             for iteration, parts in enumerate(batches, start=start + 1):
                 self._take_problems(parts)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(iteration, rate, solver, self.stage.steps)
-                log.add(self._step(network, iteration, parts, optimizer), images=sum(len(part) for part in parts))
+                values = self._step(network, iteration, parts, optimizer)
+                log.add(values, images=sum(len(part) for part in parts))
                 if iteration % EVERY == 0 or iteration == total:
                     note = short_form(log.write_means(iteration, {"lr": optimizer.param_groups[0]["lr"]}))
                 bar.update(iteration, note)
@@ -97,7 +98,7 @@ class StageJob:
                     self._keep_best(iteration, log)
                 stopped = distributed.any_of(bool(self.stop))
                 if stopped or iteration % self.recipe.checkpoint_every == 0 or iteration == total:
-                    path = self._save(iteration, optimizer)
+                    path = self._save(iteration, optimizer, log.joined_sums(list(values)))
                     if stopped and iteration < total:
                         raise Interrupted(f"stopped at iteration {iteration} of stage {self.name}; {path} is written")
 
@@ -210,7 +211,7 @@ class StageJob:
         self.best = checkpoint["best"]
         return int(checkpoint["iteration"])
 
-    def _save(self, iteration: int, optimizer: torch.optim.Optimizer) -> Path | None:
+    def _save(self, iteration: int, optimizer: torch.optim.Optimizer, sums: dict[str, float]) -> Path | None:
         for found in distributed.gather(self.unreadable):
             self.unreadable |= found
         path = None
@@ -226,6 +227,7 @@ class StageJob:
                 labels=self.dataset.labels,
                 unreadable=self.unreadable,
                 best=self.best,
+                log=sums,
             )
         distributed.wait_for_all()
         return path

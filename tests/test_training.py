@@ -1,0 +1,275 @@
+"""Training that meets what it must survive: SIGKILL, too little memory, photographs with nothing or too much in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from conftest import CLASSES, draw_pair
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+
+from imptool.checkpoint import load_run
+from imptool.models.parser import Parser
+from imptool.recipe import Recipe, Solver, Stage, load_recipe
+from imptool.report.progress import ProgressBar
+from imptool.train import plan_stages, train
+from imptool.training.batches import Positions
+from imptool.training.solver import base_rate, notes
+from imptool.training.stage import iteration_seed
+
+Imptool = Callable[..., Result]
+
+
+@pytest.fixture
+def converted(workplace: Path, imptool: Imptool) -> Path:
+    assert imptool("convert-instances", "drawn.yaml").exit_code == 0
+    return workplace
+
+
+def train_here(run: str, *overrides: str) -> Path:
+    recipe = load_recipe("tiny.yaml", overrides)
+    train(recipe, Path(run), device=torch.device("cpu"), workers=0, console=Console(quiet=True))
+    return Path(run)
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """The log without what the clock says."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+LONGER = ("stages.detector.iterations=12", "stages.full.iterations=12", "checkpoint_every=3", "evaluate_every=4")
+# What a process does before it trains: it is killed in its n-th iteration, or when half of its n-th checkpoint is written.
+KILLED = {
+    "between two checkpoints": (5, "stage.StageJob, '_step'"),
+    "in the second stage": (18, "stage.StageJob, '_step'"),
+    "while a checkpoint is being written": (3, "checkpoint.torch, 'save'"),
+    "while the first is being written": (1, "checkpoint.torch, 'save'"),
+    "while the best weights are being written": (2, "checkpoint, 'save_file'"),
+}
+CODE = """
+import os, signal, sys
+import imptool.checkpoint as checkpoint, imptool.training.stage as stage
+from imptool.cli import main
+owner, name = {target}
+original, calls = getattr(owner, name), 0
+def killing(*arguments, **named):
+    global calls
+    calls += 1
+    if calls == {count}:
+        if name != '_step':
+            open(arguments[1], 'wb').write(b'half')
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments, **named)
+setattr(owner, name, killing)
+main()
+"""
+
+
+@pytest.mark.parametrize("moment", KILLED)
+def test_run_that_was_killed_is_resumed_to_the_same_bits_and_log(converted: Path, imptool: Imptool, moment: str) -> None:
+    count, target = KILLED[moment]
+    overrides = [word for value in LONGER for word in ("-o", value)]
+    arguments = ["train", "tiny.yaml", *overrides, "--out", "cut", "--workers", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    code = CODE.format(target=target, count=count)
+    killed = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, env=environment, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = imptool("train", "cut", "--resume", "--workers", "0")
+    if moment == "while the first is being written":
+        assert "has no checkpoint to resume from" in resumed.output
+        assert not list(Path("cut").glob("checkpoint-*"))
+        return
+    assert resumed.exit_code == 0, resumed.output
+    whole = train_here("whole", *LONGER)
+    for name in ("weights.safetensors", "best.safetensors"):
+        expected, got = (load_file(run / name) for run in (whole, Path("cut")))
+        assert expected.keys() == got.keys()
+        assert all(torch.equal(expected[key], got[key]) for key in expected), name
+    assert log_of(Path("cut")) == log_of(whole)
+    assert not list(Path("cut").glob(".unfinished-*.safetensors")) or moment == "while the best weights are being written"
+
+
+def test_best_weights_are_those_of_the_best_iteration_and_eval_gives_their_miou(converted: Path, imptool: Imptool) -> None:
+    result = imptool("train", "tiny.yaml", "-o", "evaluate_every=1", "--out", "run", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    measured = {line["iteration"]: line["val_miou"] for line in log_of(Path("run")) if "val_miou" in line}
+    assert list(measured) == [1, 2, 3, 4]
+    best = max(measured, key=lambda iteration: measured[iteration])  # the first of equal ones
+    assert f"best val mIOU {measured[best]:.2%} at iteration {best}: run/best.safetensors" in result.output
+    result = imptool("eval", "run/best.safetensors", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(Path("run/eval-val-best/metrics.json").read_text())
+    assert metrics["semantic"]["panoptic-fpn-imp"]["miou"] == pytest.approx(measured[best], abs=1e-6)
+    assert load_run(Path("run/best.safetensors"), device=torch.device("cpu")).name == "panoptic-fpn-imp"
+
+
+def test_last_checkpoints_are_kept(converted: Path) -> None:
+    run = train_here("run", "checkpoint_every=1", "keep_checkpoints=3", "stages.full.iterations=2")
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == [
+        "checkpoint-detector-0000004.pt",
+        "checkpoint-full-0000001.pt",
+        "checkpoint-full-0000002.pt",
+    ]
+
+
+def test_parts_of_a_batch_sum_up_to_its_gradient(converted: Path) -> None:
+    """Without the losses of the detector, whose choice of proposals is drawn for a batch, and with a norm without memory."""
+    plain = ("stages.full.model=semantic-fpn", "backbone.norm=group", "stages.full.iterations=1", "solver.batch=4")
+    whole, parts = train_here("whole", *plain), train_here("parts", *plain, "solver.accumulate=4")
+    expected, got = (load_file(run / "weights.safetensors") for run in (whole, parts))
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_learning_rate_follows_the_batch_and_says_so() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "dataset": "none",
+            "solver": {"batch": 2, "lr": 0.01, "lr_batch": 8, "warmup": 1},
+            "stages": {"a": {"iterations": 4}, "b": {"iterations": 4, "lr": 0.004, "from": "a"}},
+        }
+    )
+    assert base_rate(recipe.solver, recipe.stages["a"]) == pytest.approx(0.0025)
+    assert base_rate(recipe.solver, recipe.stages["b"]) == pytest.approx(0.001)
+    (line,) = notes(recipe, recipe.stages)
+    assert "solver.batch is 2, the learning rate is for 8: 0.01 -> 0.0025, 0.004 -> 0.001 by the linear scaling rule" in line
+    assert base_rate(Solver(batch=2, lr=0.01), Stage(iterations=1)) == 0.01
+
+
+def test_processes_take_every_position_of_the_stream_once() -> None:
+    whole = list(Positions(3, 6, 8))
+    assert whole == list(range(24, 48))
+    shares = [list(Positions(3, 6, 8, rank, 4)) for rank in range(4)]
+    assert sorted(position for share in shares for position in share) == whole
+    assert shares[1] == [26, 27, 34, 35, 42, 43]
+    assert [len(Positions(3, 6, 8, rank, 4)) for rank in range(4)] == [6] * 4
+    assert len({iteration_seed(0, iteration, rank) for iteration in range(50) for rank in range(4)}) == 200
+
+
+def test_stage_that_nothing_starts_from_is_left_out() -> None:
+    recipe = load_recipe("vcp_r50", ["stages.full.from=COCO_V1"])
+    assert list(plan_stages(recipe, Console(quiet=True))) == ["full"]
+
+
+@pytest.mark.parametrize("error", ["gpu", "cpu"])
+def test_too_little_memory_says_what_to_lower(
+    converted: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    def exhaust(*_: object) -> None:
+        if error == "gpu":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        torch.empty(2**46)
+
+    monkeypatch.setattr(Parser, "forward", exhaust)
+    result = imptool("train", "tiny.yaml", "--out", "run", "--workers", "0")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.output
+    assert "out of memory at iteration 1 of stage detector, photographs 00" in result.stderr
+    assert "lower solver.batch or raise solver.accumulate, or lower input.short_side" in result.stderr
+
+
+def hard_dataset(folder: Path) -> None:
+    """Photographs that are odd in one way each; the class `glove` never occurs, the val split has no hat."""
+    image, label = draw_pair(0)
+    nothing = np.zeros_like(label)
+    points = nothing.copy()
+    points[::7, ::9] = 2
+    many = nothing.copy()
+    many[::4, ::6] = 1
+    many[1::4, 1::6] = 1
+    corner = nothing.copy()
+    corner[95, 71] = 1
+    edge = nothing.copy()
+    edge[:, 0] = 2
+    ignored = np.full_like(label, 255)
+    grey = np.full_like(image, 128)
+    pairs = {
+        "a_nothing": (image, nothing),
+        "b_one_colour": (grey, label),
+        "c_points": (image, points),
+        "d_many": (image, many),
+        "e_corner": (image, corner),
+        "f_edge": (image, edge),
+        "g_ignored": (image, ignored),
+        "h_tall": (np.zeros((400, 8, 3), np.uint8), np.ones((400, 8), np.uint8)),
+        "i_one_pixel": (image[:1, :1], label[:1, :1]),
+        "v_val": (image, np.where(label == 2, 0, label).astype(np.uint8)),
+    }
+    for name, (pixels, ids) in pairs.items():
+        for kind, values in (("images", pixels), ("labels", ids)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(folder / kind / f"{name}.png")
+    (folder / "classes.txt").write_text("\n".join([*CLASSES, "glove"]))
+    (folder / "train.txt").write_text("\n".join(name for name in pairs if name != "v_val"))
+    (folder / "val.txt").write_text("v_val")
+
+
+@pytest.mark.parametrize("model", ["panoptic-fpn-imp", "panoptic-p2-imp"])
+def test_odd_photographs_are_trained_on_one_by_one_and_measured(workplace: Path, imptool: Imptool, model: str) -> None:
+    hard_dataset(workplace / "data" / "hard")
+    Path("hard.yaml").write_text("layout: folder\nroot: hard\nsplits: {train: train.txt, val: val.txt}\n")
+    assert imptool("convert-instances", "hard.yaml").exit_code == 0
+    document = json.loads(Path("instances/hard/train.json").read_text())
+    counts = [sum(row["image_id"] == image["id"] for row in document["annotations"]) for image in document["images"]]
+    assert max(counts) >= 200
+    assert min(counts) == 0
+    overrides = [
+        f"model.name={model}",
+        "stages.full.model=null",
+        "solver.batch=1",
+        "stages.detector.iterations=18",
+        "stages.full.iterations=18",
+        "detector.score_threshold=0.0",
+        "augment.short_sides=[32,64]",
+        "augment.crop=[40,64]",
+        "losses.hardest=0.25",
+        "evaluate_every=9",
+    ]
+    words = [word for value in overrides for word in ("-o", value)]
+    result = imptool("train", "tiny.yaml", "--dataset", "hard.yaml", *words, "--out", "run", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    for line in log_of(Path("run")):
+        assert all(np.isfinite(value) for value in line.values() if isinstance(value, float))
+    result = imptool("eval", "run", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(Path("run/eval-val/metrics.json").read_text())["semantic"][model]["per_class"]
+    assert {row["name"]: row["accuracy"] for row in rows}["glove"] is None  # it is nowhere
+
+
+def test_photographs_without_any_instance_train_all_the_same(workplace: Path, imptool: Imptool) -> None:
+    for path in Path("data/drawn/labels").glob("*.png"):
+        Image.new("L", (72, 96), 0).save(path)
+    assert imptool("convert-instances", "drawn.yaml").exit_code == 0
+    result = imptool("train", "tiny.yaml", "--out", "run", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    lines = log_of(Path("run"))
+    assert [line["mask"] for line in lines] == [0, 0]
+    assert all(np.isfinite(value) for line in lines for value in line.values() if isinstance(value, float))
+
+
+def test_memory_stays_flat_over_a_run(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[int] = []
+    original = ProgressBar.update
+
+    def update(bar: ProgressBar, done: int, note: str = "") -> None:
+        pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
+        original(bar, done, note)
+
+    monkeypatch.setattr(ProgressBar, "update", update)
+    train_here("run", "stages.detector.iterations=1", "stages.full.iterations=300", "checkpoint_every=50")
+    megabytes = np.array(pages) * resource.getpagesize() / 2**20
+    grown = np.median(megabytes[250:]) - np.median(megabytes[100:150])
+    assert grown < 10, f"{grown:.1f} MB in 150 iterations"  # a batch that is kept in each would be over 30
