@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -333,3 +336,14 @@ def test_semantic_loss_leaves_out_ignored_pixels_and_padding() -> None:
 def test_unknown_model_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"panoptic-fpn-inp.*did you mean 'panoptic-fpn-imp'"):
         build("panoptic-fpn-inp")
+
+
+def test_figure_of_the_models_shows_what_the_code_builds(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "docs" / "draw_models.py"
+    drawn = subprocess.run([sys.executable, script, tmp_path / "models.png"], capture_output=True, text=True, check=True)
+    rows = {line.split()[0]: " ".join(line.split()) for line in drawn.stdout.splitlines() if line.split()}
+    assert rows.keys() >= MODELS.keys()
+    assert "P2 P3 P4 P5 canvas 25 " in rows["panoptic-fpn-imp"]
+    assert "P2 canvas 25 " in rows["panoptic-p2-imp"]
+    assert rows["semantic-p2"].startswith("semantic-p2 - P2 0 ")
+    assert (tmp_path / "models.png").stat().st_size > 10_000

@@ -164,13 +164,13 @@ class Parser(nn.Module):
         """Project the detections of a batch, boxes in resized pixels, onto a canvas [B, K, H, W] of P2's size (section 3.1)."""
         assert self.projection is not None
         chosen = [self._projected(found) for found in detections]
-        counts = torch.tensor([len(found["boxes"]) for found in chosen], device=p2.device)
+        image_index = [torch.full_like(found["labels"], place) for place, found in enumerate(chosen)]
         return self.projection(
             torch.cat([found["boxes"] for found in chosen]) / STRIDE,
             torch.cat([found["labels"] for found in chosen]) - 1,
             torch.cat([found["scores"] for found in chosen]),
             torch.cat([found["masks"][:, 0] for found in chosen]),
-            torch.repeat_interleave(torch.arange(len(chosen), device=p2.device), counts),
+            torch.cat(image_index),
             size=(p2.shape[-2], p2.shape[-1]),
             batch=len(chosen),
         )
