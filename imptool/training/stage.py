@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -179,7 +180,9 @@ class StageJob:
 
     def _keep_best(self, iteration: int, log: StageLog) -> None:
         """Measure mIOU on the val split; where it is the best so far, keep the weights."""
+        began = time.monotonic()
         miou = self._val_miou()
+        log.since += time.monotonic() - began  # images_per_second is that of training
         if math.isnan(miou):
             raise InputError(f"split {self.recipe.val_split} of {self.dataset.source} has nothing to measure mIOU on")
         log.write(iteration, {"val_miou": miou})
