@@ -104,7 +104,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def latest_checkpoint(run: Path, stage: str = "*") -> Path | None:
     """The newest checkpoint of a run, of any stage or of one."""
-    return max(run.glob(f"checkpoint-{stage}-*.pt"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    return max(run.glob(f"checkpoint-{stage}-{'[0-9]' * 7}.pt"), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def save_weights(path: Path, model: Parser, name: str, recipe: Recipe, labels: LabelSet) -> None:

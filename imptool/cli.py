@@ -225,7 +225,7 @@ def train_command(
             )
         run, recipe = Path(recipe), str(Path(recipe) / "recipe.yaml")
     loaded = load_recipe(recipe, override)
-    with process_group():
+    with process_group(on_cpu=device == "cpu"):
         if resume:
             run = run or out or newest_run(Path(recipe).stem, unfinished=True)
         else:
@@ -297,7 +297,7 @@ def eval_command(
     from imptool.models.inference import choose_device
 
     widths = _band_widths(bands) if bands else BANDS if boundary_bands else ()
-    with process_group():
+    with process_group(on_cpu=device == "cpu"):
         console, place = _console(), choose_device(device)
         prior_only = run is None and dataset is not None and baseline is not None
         trained = None if prior_only else load_run(run or newest_run(), device=place)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -19,34 +21,47 @@ Element = TypeVar("Element")
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
+def process_group(*, on_cpu: bool = False) -> Iterator[None]:
     """Join the processes that torchrun has started; alone without it.
 
     Raises:
-        InputError: another process has ended in the middle.
+        InputError: there are more processes than GPUs, or another process has ended in the middle.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    gpus = 0 if on_cpu else torch.cuda.device_count()
+    if gpus and local_rank() >= gpus:
+        raise InputError(f"torchrun has started process {local_rank()} on a machine with {gpus} GPUs: --nproc-per-node {gpus}")
+    if gpus:
+        torch.cuda.set_device(local_rank())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     try:
         yield
-    except RuntimeError as error:
-        if not _lost_another(error):
-            raise
-        raise InputError(
-            f"process {rank()} stops: another process of this run has ended ({' '.join(str(error).split())[:120]}); "
-            "its own message says why; --resume goes on from the last checkpoint"
-        ) from error
-    finally:
+    except SystemExit:  # of all processes together
         dist.destroy_process_group()
+        raise
+    except Exception as error:
+        told = _lost_another(error) or error
+        if gpus:  # the others may wait in NCCL, and leaving in an orderly way would wait for them
+            lines = [f"Error: {told}"] if isinstance(told, InputError) else traceback.format_exception(told)
+            print("\n".join(lines), file=sys.stderr, flush=True)
+            os._exit(2)
+        if told is not error:
+            raise told from error
+        raise
+    dist.destroy_process_group()
 
 
-def _lost_another(error: RuntimeError) -> bool:
-    words = ("Connection closed", "Connection reset", "gloo", "NCCL", "Broken pipe", "Timed out waiting")
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+def _lost_another(error: Exception) -> InputError | None:
+    """What to say where an error means that another process has ended, None where it means something else."""
+    words = ("Connection closed", "Connection reset", "Broken pipe", "remote process exited", "ncclRemoteError")
+    if not isinstance(error, RuntimeError) or not any(word in str(error) for word in words):
+        return None
+    return InputError(
+        f"process {rank()} stops: another process of this run has ended ({' '.join(str(error).split())[:120]}); "
+        "its own message says why; --resume goes on from the last checkpoint"
+    )
 
 
 def rank() -> int:

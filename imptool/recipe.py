@@ -95,7 +95,10 @@ class Projection(Strict):
 
 
 class Compute(Strict):
-    """Switches for speed, which change the last bits of a result. The heads of the detector stay in float32."""
+    """Switches for speed, on any device. Results change: by the last bits, with bfloat16 by the third digit.
+
+    The heads of the detector stay in float32.
+    """
 
     precision: Literal["float32", "bfloat16"] = "float32"  # of backbone and semantic head, by autocast
     channels_last: bool = False  # memory layout of backbone and semantic head

@@ -22,7 +22,7 @@ from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances
 from imptool.data.samples import TrainingSamples
 from imptool.files import InputError
-from imptool.models import WITHOUT_DETECTOR, build_model, find_model
+from imptool.models import ONE_STAGE, build_model, find_model
 from imptool.models.parser import Parser
 from imptool.models.transfer import Weights, fit_weights, read_start
 from imptool.recipe import Recipe, Stage, write_recipe
@@ -79,6 +79,7 @@ def train(
             )
             if distributed.is_main():
                 write_recipe(run / "recipe.yaml", recipe)  # only now: a model that cannot be built leaves no run behind
+            _check_shared(run)
             say(console, _begin(job))
             job.train(checkpoint)
             checkpoint, result.best = None, job.best
@@ -94,8 +95,9 @@ def train(
 def plan_stages(recipe: Recipe, console: Console) -> dict[str, Stage]:
     """The stages to train, each with its model: the recipe's, where it names none.
 
-    A model without a detector starts from the backbone's weights, as the pure semantic models of the paper's Table 1; and an
-    earlier stage that nothing starts from is left out, as where COCO's weights take the place of the first. Both are told.
+    A model that is trained in one stage starts from the backbone's weights: the pure semantic ones of the paper's Table 1, and
+    Mask R-CNN-IMP, which learns nothing beside Mask R-CNN. And an earlier stage that nothing starts from is left out, as where
+    COCO's weights take the place of the first. Both are told.
     """
     named = [stage.model for stage in recipe.stages.values() if stage.model]
     if len(named) == len(recipe.stages) and recipe.model.name not in named:
@@ -107,11 +109,20 @@ def plan_stages(recipe: Recipe, console: Console) -> dict[str, Stage]:
         if planned and not any(later.start == name for later in planned.values()):
             say(console, f"note: stage {name} is left out, as no later one starts from it")
             continue
-        if model in WITHOUT_DETECTOR and start in recipe.stages:
-            say(console, f"note: {model} has no detector: it starts from the backbone's weights, not from stage {start}")
+        if model in ONE_STAGE and start in recipe.stages:
+            say(
+                console, f"note: {model} is trained in one stage: it starts from the backbone's weights, not from stage {start}"
+            )
             start = None
         planned[name] = stage.model_copy(update={"model": model, "start": start})
     return dict(reversed(planned.items()))
+
+
+def _check_shared(run: Path) -> None:
+    """InputError where a process does not see what the main one writes, as on another machine."""
+    distributed.wait_for_all()
+    if distributed.any_of(not (run / "recipe.yaml").is_file()):
+        raise InputError(f"{run} is not seen by every process: machines that train together need a folder that they share")
 
 
 def _begin(job: StageJob) -> str:

@@ -154,7 +154,7 @@ def test_vcp_recipe_starts_on_outfits_in_its_place_and_tells_the_time_left(
 
 @pytest.mark.parametrize(
     ("model", "stages"),
-    [("panoptic-p2-imp", ["detector", "full"]), ("mask-rcnn-imp", ["detector", "full"]), ("semantic-fpn", ["full"])],
+    [("panoptic-p2-imp", ["detector", "full"]), ("mask-rcnn-imp", ["full"]), ("semantic-fpn", ["full"])],
 )
 def test_every_row_of_table_1_is_an_override_of_one_recipe(model: str, stages: list[str]) -> None:
     planned = plan_stages(load_recipe("vcp_r50", [f"model.name={model}"]), Console(quiet=True))

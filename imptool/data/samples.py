@@ -66,9 +66,12 @@ class TrainingSamples(TorchDataset[Sample]):
         self, dataset: Dataset, split: str, document: Mapping[str, Any], *, size: Input, augment: Augment, seed: int
     ) -> None:
         items = {file_name(dataset, item): item for item in dataset.split(split)}
+        things = {dataset.labels.ids[channel] for channel in dataset.labels.things}
         annotations: dict[int, list[dict[str, Any]]] = {}
-        for annotation in document["annotations"]:
-            annotations.setdefault(annotation["image_id"], []).append(annotation)
+        for row in document["annotations"]:
+            if row["category_id"] in things:
+                kept = {key: row[key] for key in ("category_id", "segmentation")}  # each worker comes to own a copy
+                annotations.setdefault(row["image_id"], []).append(kept)
         self.pairs: list[tuple[Item, list[dict[str, Any]]]] = [
             (items[image["file_name"]], annotations.get(image["id"], [])) for image in document["images"]
         ]
@@ -115,7 +118,7 @@ def instance_target(annotations: Sequence[Mapping[str, Any]], labels: LabelSet, 
     An instance that the view cuts gets the box of what is left of it.
 
     Args:
-        annotations: COCO dicts with `category_id` and `segmentation`.
+        annotations: COCO dicts of things with `category_id` and `segmentation`.
         size: (height, width) of the photograph.
     Returns:
         boxes [N, 4] float32 xyxy in resized pixels, labels [N] int64 1..K, masks [N, H, W] uint8.
@@ -127,8 +130,6 @@ def instance_target(annotations: Sequence[Mapping[str, Any]], labels: LabelSet, 
     boxes, kept, masks = [], [], []
     for annotation in annotations:
         mask = decode_masks([annotation], size)[0]
-        if annotation["category_id"] not in label_of_id:
-            continue
         seen = np.ascontiguousarray(view.sample(mask))
         if not seen.any():
             continue

@@ -31,7 +31,10 @@ def build_mask_rcnn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
 
 def build_semantic_p2(recipe: Recipe, labels: LabelSet) -> Parser:
     """The semantic head on P2 alone (section 3.2): neither RPN nor box nor mask heads."""
-    return _parser(recipe, _without_heads(_detector(recipe, labels)), _p2_head(recipe, labels))
+    detector = _without_heads(_detector(recipe, labels))
+    for block in detector.backbone.fpn.layer_blocks[1:]:  # P3..P5, which nothing reads
+        block.requires_grad_(False)
+    return _parser(recipe, detector, _p2_head(recipe, labels))
 
 
 def build_semantic_fpn(recipe: Recipe, labels: LabelSet) -> Parser:
@@ -69,7 +72,8 @@ MODELS: dict[str, Callable[[Recipe, LabelSet], Parser]] = {
     "panoptic-fpn": build_panoptic_fpn,
     "panoptic-fpn-imp": build_panoptic_fpn_imp,
 }
-WITHOUT_DETECTOR = frozenset({"semantic-p2", "semantic-fpn"})
+# Without a detector, or with nothing but a detector: what another stage has trained would not help them on.
+ONE_STAGE = frozenset({"mask-rcnn", "mask-rcnn-imp", "semantic-p2", "semantic-fpn"})
 
 
 def find_model(name: str) -> Callable[[Recipe, LabelSet], Parser]:

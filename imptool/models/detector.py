@@ -122,7 +122,7 @@ def detect(
     with torch.no_grad():
         logits, deltas = _classify(roi_heads, features, proposals, image_sizes)
         counts = [len(boxes) for boxes in proposals]
-        boxes = roi_heads.box_coder.decode(deltas, proposals).split(counts)
+        boxes = roi_heads.box_coder.decode(deltas, proposals).reshape(*logits.shape, 4).split(counts)
         scores = F.softmax(logits, dim=-1).split(counts)
         kept = [select_detections(roi_heads, *image) for image in zip(boxes, scores, image_sizes, strict=True)]
         detections = [
@@ -136,7 +136,8 @@ def detect(
             found["scores"] = all_scores.gather(1, found["labels"][:, None])[:, 0]
     found_boxes = [found["boxes"] for found in detections]
     masks = roi_heads.mask_predictor(roi_heads.mask_head(roi_heads.mask_roi_pool(features, found_boxes, image_sizes)))
-    own = masks.sigmoid()[torch.arange(len(masks), device=masks.device), torch.cat([found["labels"] for found in detections])]
+    labels = torch.cat([found["labels"] for found in detections])
+    own = masks[torch.arange(len(masks), device=masks.device), labels].sigmoid()
     for found, probabilities in zip(detections, own[:, None].split([len(boxes) for boxes in found_boxes]), strict=True):
         found["masks"] = probabilities
     return detections

@@ -54,8 +54,8 @@ class Parser(nn.Module):
     ) -> None:
         super().__init__()
         self.detector, self.semantic_head = detector, semantic_head
-        self.projected = projection or Projection()
-        self.projection = InstanceMaskProjection(canvas_layers, self.projected.sampling) if canvas_layers else None
+        self.settings = projection or Projection()
+        self.projection = InstanceMaskProjection(canvas_layers, self.settings.sampling) if canvas_layers else None
         self.proposals, self.hardest = proposals, hardest
         self.compute = compute or Compute()
         if self.compute.channels_last:
@@ -87,16 +87,17 @@ class Parser(nn.Module):
         """
         batch = self._batch(images)
         features = self._features(batch)
+        levels = _float32(features)
         losses: dict[str, torch.Tensor] = {}
         canvas = None
         if self.detects:
-            losses, proposals = self._detector_losses(batch, features, targets)
+            losses, proposals = self._detector_losses(batch, levels, targets)
         if self.semantic_head is None or not any(True for _ in self.semantic_head.parameters()):
             return losses, None
         if self.projection:
             best = [boxes[: self.proposals] for boxes in proposals]  # the RPN sorts them by score
-            with torch.set_grad_enabled(not self.projected.detach):
-                canvas = self.project(self._detections(features, best, batch.image_sizes), features["0"])
+            with torch.set_grad_enabled(not self.settings.detach):
+                canvas = self.project(self._detections(levels, best, batch.image_sizes), features["0"])
         logits = self._logits(features, canvas)
         semantic = pad_maps([target["semantic"] for target in targets], logits.shape[-2:])
         losses["semantic"] = semantic_loss(logits, semantic, hardest=self.hardest)
@@ -114,8 +115,9 @@ class Parser(nn.Module):
         features = self._features(batch)
         detections = [_nothing(features["0"])]
         if self.detects:
-            proposals, _ = self.detector.rpn(batch, _float32(features))
-            detections = self._detections(features, proposals, batch.image_sizes)
+            levels = _float32(features)
+            proposals, _ = self.detector.rpn(batch, levels)
+            detections = self._detections(levels, proposals, batch.image_sizes)
         if self.semantic_head is None:
             return detections[0], None, None
         canvas = self.project(detections, features["0"]) if self.projection else None
@@ -141,17 +143,16 @@ class Parser(nn.Module):
             return self.detector.backbone(batch.tensors)
 
     def _detector_losses(
-        self, batch: ImageList, features: Features, targets: Sequence[dict[str, torch.Tensor]]
+        self, batch: ImageList, levels: Features, targets: Sequence[dict[str, torch.Tensor]]
     ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
         """The five losses of Mask R-CNN, and the proposals of every image, best first."""
         instances = [{name: target[name] for name in ("boxes", "labels", "masks")} for target in targets]
-        levels = _float32(features)
         proposals, losses = self.detector.rpn(batch, levels, instances)
         _, roi_losses = self.detector.roi_heads(levels, proposals, batch.image_sizes, instances)
         return {_LOSS_NAMES[name]: loss for name, loss in {**losses, **roi_losses}.items()}, proposals
 
-    def _detections(self, features: Features, proposals: list[torch.Tensor], image_sizes: list[tuple[int, int]]) -> Detections:
-        return detect(self.detector.roi_heads, _float32(features), proposals, image_sizes)
+    def _detections(self, levels: Features, proposals: list[torch.Tensor], image_sizes: list[tuple[int, int]]) -> Detections:
+        return detect(self.detector.roi_heads, levels, proposals, image_sizes)
 
     def _logits(self, features: Features, canvas: torch.Tensor | None) -> torch.Tensor:
         """Logits [B, classes, H, W] at the padded input's size, float32."""
@@ -163,7 +164,7 @@ class Parser(nn.Module):
     def project(self, detections: Detections, p2: torch.Tensor) -> torch.Tensor:
         """Project the detections of a batch, boxes in resized pixels, onto a canvas [B, K, H, W] of P2's size (section 3.1)."""
         assert self.projection is not None
-        chosen = [self._projected(found) for found in detections]
+        chosen = [self._chosen(found) for found in detections]
         image_index = [torch.full_like(found["labels"], place) for place, found in enumerate(chosen)]
         return self.projection(
             torch.cat([found["boxes"] for found in chosen]) / STRIDE,
@@ -175,16 +176,17 @@ class Parser(nn.Module):
             batch=len(chosen),
         )
 
-    def _projected(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _chosen(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Those of an image's detections, best first, that the recipe projects."""
-        if self.projected.score_threshold > 0:
-            above = found["scores"] > self.projected.score_threshold
+        if self.settings.score_threshold > 0:
+            above = found["scores"] > self.settings.score_threshold
             found = {name: value[above] for name, value in found.items()}
-        return {name: value[: self.projected.detections] for name, value in found.items()}
+        return {name: value[: self.settings.detections] for name, value in found.items()}
 
 
 def _float32(features: Features) -> Features:
-    return {name: level.float() for name, level in features.items()}
+    """The levels as the detector's heads take them; RoIAlign would make one contiguous at every call."""
+    return {name: level.float().contiguous() for name, level in features.items()}
 
 
 def _nothing(like: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -216,7 +218,7 @@ def semantic_loss(logits: torch.Tensor, semantic: torch.Tensor, *, hardest: floa
         logits: [B, C, H, W].
         semantic: [B, H, W] channels; every other value is ignored.
         hardest: share of each image's pixels that count, those of the largest loss (hard bootstrapping, section 4.3). By
-            image is ours: so the loss does not depend on how a batch is divided.
+            image is ours.
     """
     target = torch.where((semantic >= 0) & (semantic < logits.shape[1]), semantic, IGNORED)
     if hardest >= 1:

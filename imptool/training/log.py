@@ -103,8 +103,14 @@ def cut_log(run: Path, stages: Sequence[str], stage: str, iteration: int) -> Non
             raise InputError(
                 f"{path} has a line that is none of this run: mend or remove {reprlib.repr(line.decode('latin-1'))}"
             )
+    kept = [
+        line
+        for line, place in zip(lines, places, strict=True)
+        # What is measured after an iteration is measured again.
+        if place and (place < reached or (place == reached and b'"val_miou"' not in line))
+    ]
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        file.writelines(line + b"\n" for line, place in zip(lines, places, strict=True) if place and place <= reached)
+        file.writelines(line + b"\n" for line in kept)
 
 
 def _place_of(line: bytes, stages: Sequence[str]) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ class StageJob:
         batches = load_batches(self.samples, solver, start=start, iterations=total, workers=self.workers)
         note, sums = "", checkpoint["log"] if checkpoint else {}
         with StageLog(self.run, self.name, start=start, sums=sums) as log, self._progress(start) as bar:
+            self._evaluate_if_due(start, log)  # where a resumed run was stopped before it could
             for iteration, parts in enumerate(batches, start=start + 1):
                 self._take_problems(parts)
                 for group in optimizer.param_groups:
@@ -95,12 +97,11 @@ class StageJob:
                 if iteration % EVERY == 0 or iteration == total:
                     note = short_form(log.write_means(iteration, {"lr": optimizer.param_groups[0]["lr"]}))
                 bar.update(iteration, note)
-                if self._evaluates() and (iteration % (self.recipe.evaluate_every or total) == 0 or iteration == total):
-                    self._keep_best(iteration, log)
-                stopped = distributed.any_of(bool(self.stop))
-                if stopped or iteration % self.recipe.checkpoint_every == 0 or iteration == total:
+                stopped, due = distributed.any_of(bool(self.stop)), self._is_due(iteration)
+                if stopped or due or iteration % self.recipe.checkpoint_every == 0 or iteration == total:
                     path = self._save(iteration, optimizer, log.joined_sums(list(values)))
-                    if stopped and iteration < total:
+                    stopped = stopped or not self._evaluate_if_due(iteration, log)
+                    if stopped and (due or iteration < total):
                         raise Interrupted(f"stopped at iteration {iteration} of stage {self.name}; {path} is written")
 
     def _progress(self, start: int) -> ProgressBar:
@@ -111,8 +112,7 @@ class StageJob:
         if distributed.world_size() == 1:
             return self.model
         devices = [self.device.index or 0] if self.device.type == "cuda" else None
-        # A semantic head on P2 leaves the convolutions of P3..P5 without a gradient.
-        return DistributedDataParallel(self.model, device_ids=devices, find_unused_parameters=not self.model.detects)
+        return DistributedDataParallel(self.model, device_ids=devices)
 
     def _take_problems(self, parts: Sequence[Sequence[Sample]]) -> None:
         """Remember photographs that could not be read and that others stand in for; they are told at the end of the run."""
@@ -130,10 +130,12 @@ class StageJob:
         optimizer.zero_grad(set_to_none=True)
         try:
             rows = [self._backward(network, part, place, len(parts)) for place, part in enumerate(parts, start=1)]
-            limit = self.recipe.solver.clip_norm
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+            norm = self._clip_gradient()
             means = torch.stack([torch.stack([row[name] for row in rows]).mean() for name in rows[0]])
             *values, gradient = torch.cat([means, norm.to(means)[None]]).tolist()
+            found = dict(zip(rows[0], values, strict=True))
+            self._check_finite(found, gradient, iteration, names)
+            optimizer.step()
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -142,19 +144,22 @@ class StageJob:
                 "raise solver.accumulate, or lower input.short_side, detector.proposals_train or detector.rois_per_image; "
                 "compute.precision=bfloat16 takes less too"
             ) from error
-        found = dict(zip(rows[0], values, strict=True))
-        self._check_finite(found | {"gradient": gradient}, iteration, names)
-        optimizer.step()
         return found
+
+    def _clip_gradient(self) -> torch.Tensor:
+        """The norm of the whole gradient, which is made no longer than the solver allows."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.recipe.solver.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.recipe.solver.clip_norm, norm)
+        return norm
 
     def _backward(self, network: torch.nn.Module, part: Sequence[Sample], place: int, count: int) -> dict[str, torch.Tensor]:
         """Add the gradient of a part of the batch; give its losses."""
         waits = isinstance(network, DistributedDataParallel) and place < count
         with network.no_sync() if waits else nullcontext():  # type: ignore[operator]
-            images = [sample.image.to(self.device, non_blocking=True) for sample in part]
-            targets = [
-                {key: value.to(self.device, non_blocking=True) for key, value in sample.target.items()} for sample in part
-            ]
+            images = [sample.image.to(self.device) for sample in part]
+            targets = [{key: value.to(self.device) for key, value in sample.target.items()} for sample in part]
             losses, canvas = network(images, targets)
             weights = self.recipe.losses.model_dump(exclude={"hardest"})
             total = sum((weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=self.device))
@@ -164,10 +169,13 @@ class StageJob:
             values["canvas_nonempty"] = (canvas.detach().flatten(1).amax(1) > 0).float().mean()
         return values
 
-    def _check_finite(self, values: dict[str, float], iteration: int, names: str) -> None:
+    def _check_finite(self, losses: dict[str, float], gradient: float, iteration: int, names: str) -> None:
+        values = losses | {"gradient": gradient}
         wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
         if wrong is None:
             return
+        if wrong == "gradient":  # which all processes share: any one's photographs may be at fault
+            names = ", ".join(distributed.gather(names))
         kept = latest_checkpoint(self.run)
         raise InputError(
             f"{wrong} is {values[wrong]} at iteration {iteration} of stage {self.name}, photographs {names}; "
@@ -175,16 +183,25 @@ class StageJob:
             f"lower solver.lr, or set solver.clip_norm, in a new run"
         )
 
-    def _evaluates(self) -> bool:
-        return self.recipe.evaluate_every is not None and self.model.semantic_head is not None
+    def _is_due(self, iteration: int) -> bool:
+        """Whether mIOU is measured after an iteration."""
+        every = self.recipe.evaluate_every
+        if every is None or self.model.semantic_head is None or iteration == 0:
+            return False
+        return iteration % every == 0 or iteration == self.stage.iterations
 
-    def _keep_best(self, iteration: int, log: StageLog) -> None:
-        """Measure mIOU on the val split; where it is the best so far, keep the weights."""
+    def _evaluate_if_due(self, iteration: int, log: StageLog) -> bool:
+        """Measure mIOU on the val split where it is due, and keep the best weights; False where a signal has come."""
+        if not self._is_due(iteration):
+            return True
         began = time.monotonic()
         miou = self._val_miou()
         log.since += time.monotonic() - began  # images_per_second is that of training
+        if miou is None:
+            return False
         if math.isnan(miou):
-            raise InputError(f"split {self.recipe.val_split} of {self.dataset.source} has nothing to measure mIOU on")
+            say(self.console, f"{self.name} {iteration}: nothing in split {self.recipe.val_split} to measure mIOU on")
+            return True
         log.write(iteration, {"val_miou": miou})
         better = miou > self.best.get("miou", -1.0)
         say(self.console, f"{self.name} {iteration}: val mIOU {miou:.2%}" + (", the best so far" if better else ""))
@@ -192,25 +209,31 @@ class StageJob:
             self.best = {"miou": miou, "iteration": float(iteration)}
             if distributed.is_main():
                 save_weights(self.run / BEST, self.model, self.model_name, self.recipe, self.dataset.labels)
+        return True
 
-    def _val_miou(self) -> float:
-        """Mean IOU over the foreground classes of the val split, as `imptool eval` gives it."""
+    def _val_miou(self) -> float | None:
+        """Mean IOU over the foreground classes of the val split, as `imptool eval` gives it; None after a signal."""
         labels, items = self.dataset.labels, distributed.own_share(self.dataset.split(self.recipe.val_split))
         total = np.zeros((len(labels.classes),) * 2, np.int64)
         distributed.share_buffers(self.model)
         self.model.eval()
-        for _, pair, _ in read_ahead(lambda item: read_pair(self.dataset, item), items, workers=max(self.workers, 1)):
+        for item, pair, problem in read_ahead(partial(read_pair, self.dataset), items, workers=max(self.workers, 1)):
+            if self.stop:
+                break
             if pair is None:
+                self.unreadable[item.stem] = problem
                 continue
             predicted = parse_image(self.model, pair[0], self.recipe.input, device=self.device).channels
             assert predicted is not None  # there is a semantic head
             total += confusion_matrix(predicted, pair[1], num_classes=len(labels.classes), ignore=labels.ignore_channel)
         self.model.train()
+        if distributed.any_of(bool(self.stop)):
+            return None
         return summarize(distributed.sum_of(total), foreground=labels.foreground)["miou"]
 
     def _restore(self, checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
-        load_state(self.model, checkpoint["model"], source=self.run)
-        load_optimizer(optimizer, checkpoint["optimizer"], source=self.run)
+        load_state(self.model, checkpoint.pop("model"), source=self.run)
+        load_optimizer(optimizer, checkpoint.pop("optimizer"), source=self.run)  # popped, as they are as large as the model
         self.best = checkpoint["best"]
         return int(checkpoint["iteration"])
 
