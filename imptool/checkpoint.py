@@ -21,6 +21,7 @@ from imptool.data.label_set import LabelSet
 from imptool.files import InputError, parse_strict, read_yaml, whole_file
 from imptool.models import build_model
 from imptool.models.parser import Parser
+from imptool.models.weights import why_unreadable
 from imptool.recipe import Recipe
 
 RUNS = Path("runs")
@@ -78,8 +79,7 @@ def save_checkpoint(
     }
     with _whole_file(path) as temporary:
         torch.save(state, temporary)
-    newest_first = sorted(run.glob("checkpoint-*.pt"), key=lambda found: found.stat().st_mtime_ns, reverse=True)
-    for older in newest_first[recipe.keep_checkpoints :]:
+    for older in checkpoints(run)[: -recipe.keep_checkpoints]:
         older.unlink()
     return path
 
@@ -97,14 +97,36 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         for part in ("best", "log"):
             if not all(isinstance(key, str) and isinstance(value, float) for key, value in state[part].items()):
                 raise TypeError(f"its {part} holds other things than numbers")
+        if state["best"] and state["best"].keys() != {"miou", "iteration"}:
+            raise TypeError("its best is no result")
     except Exception as error:  # torch raises half a dozen kinds for a broken or foreign file
-        raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {_one_line(error)}") from error
+        raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {why_unreadable(error)}") from error
     return state
 
 
-def latest_checkpoint(run: Path, stage: str = "*") -> Path | None:
-    """The newest checkpoint of a run, of any stage or of one."""
-    return max(run.glob(f"checkpoint-{stage}-{'[0-9]' * 7}.pt"), key=lambda path: path.stat().st_mtime_ns, default=None)
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run in the order of stages and iterations: a copied file may have any time."""
+    try:
+        stages = list(read_yaml(run / "recipe.yaml")["stages"])
+    except (InputError, KeyError, TypeError):
+        stages = []
+
+    def place(path: Path) -> tuple[int, int]:
+        stage, iteration = _stage_and_iteration(path)
+        return (stages.index(stage) if stage in stages else -1, iteration)
+
+    return sorted(run.glob(f"checkpoint-*-{'[0-9]' * 7}*.pt"), key=place)
+
+
+def _stage_and_iteration(path: Path) -> tuple[str, int]:
+    stage, _, iteration = path.stem.removeprefix("checkpoint-").rpartition("-")
+    return stage, int(iteration) if iteration.isdecimal() else -1
+
+
+def latest_checkpoint(run: Path, stage: str | None = None) -> Path | None:
+    """The last checkpoint of a run, of any stage or of one."""
+    found = [path for path in checkpoints(run) if stage is None or _stage_and_iteration(path)[0] == stage]
+    return found[-1] if found else None
 
 
 def save_weights(path: Path, model: Parser, name: str, recipe: Recipe, labels: LabelSet) -> None:
@@ -140,6 +162,9 @@ def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"{source} holds the weights of another model or class list: {_one_line(error)}") from error
+    wrong = next((key for key, value in state.items() if not value.isfinite().all()), None)
+    if wrong is not None:
+        raise InputError(f"{source} holds weights that are no numbers ({wrong}): its training has diverged")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, source: Path) -> None:
@@ -224,6 +249,8 @@ def _whole_file(path: Path) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())  # older checkpoints are removed next: a power cut must not take both
         except (RuntimeError, SafetensorError) as error:
+            if "unexpected pos" in str(error) or "PytorchStreamWriter" in str(error):
+                raise OSError(errno.ENOSPC, "the disk takes no more: make room, then --resume", str(path)) from error
             raise OSError(errno.EIO, _one_line(error), str(path)) from error
 
 

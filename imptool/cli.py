@@ -223,6 +223,10 @@ def train_command(
                 f"{recipe} is a folder: imptool train {recipe} --resume goes on with a run, "
                 f"imptool train {recipe}/recipe.yaml trains its recipe anew"
             )
+        if not Path(recipe, "recipe.yaml").is_file():
+            raise InputError(f"{recipe} is no run of imptool train: no recipe.yaml in it")
+        if out is not None:
+            raise InputError(f"--resume goes on in {recipe} itself: leave out --out")
         run, recipe = Path(recipe), str(Path(recipe) / "recipe.yaml")
     loaded = load_recipe(recipe, override)
     with process_group(on_cpu=device == "cpu"):
@@ -243,7 +247,7 @@ def train_command(
             console,
             f"trained in {_minutes(result.seconds)}: {run}/weights.safetensors; next: imptool eval {run} --boundary-bands",
         )
-        if result.best:
+        if result.best and (run / "best.safetensors").is_file():
             say(
                 console,
                 f"best val mIOU {result.best['miou']:.2%} at iteration {result.best['iteration']:.0f}: {run}/best.safetensors",
@@ -289,7 +293,7 @@ def eval_command(
     imptool eval --baseline prior
     imptool eval --baseline prior --dataset my.yaml
     """
-    from imptool.checkpoint import BEST, load_run, newest_run
+    from imptool.checkpoint import load_run, newest_run
     from imptool.distributed import is_main, process_group
     from imptool.evaluate import evaluate, print_evaluation, write_evaluation
     from imptool.files import check_free
@@ -316,9 +320,7 @@ def eval_command(
             console=console,
         )
         print_evaluation(result, console)
-        folder = out or (
-            trained.source.parent / f"eval-{result.split}{'-best' if trained.source.name == BEST else ''}" if trained else None
-        )
+        folder = out or (trained.source.parent / f"eval-{result.split}{_part(trained.source)}" if trained else None)
         for path in write_evaluation(result, folder) if folder and is_main() else ():
             say(console, str(path))
         _exit_with_failures(result.failed)
@@ -350,6 +352,12 @@ def predict_command(folder: Path, run: Path | None, out: Path | None, overwrite:
     trained = load_run(run or newest_run(), device=place)
     say(console, f"{trained.name} from {trained.source}, on {place}")
     _exit_with_failures(predict(trained, folder, out, device=place, workers=workers, console=console))
+
+
+def _part(weights: Path) -> str:
+    """What tells the results of a run's other weights (best, those of an early stage) from those of its last."""
+    known = weights.name == "weights.safetensors" or weights.suffix == ".pt"
+    return "" if known else f"-{weights.stem.removeprefix('weights-')}"
 
 
 def _band_widths(text: str) -> tuple[float, ...]:

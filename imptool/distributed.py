@@ -35,7 +35,13 @@ def process_group(*, on_cpu: bool = False) -> Iterator[None]:
         raise InputError(f"torchrun has started process {local_rank()} on a machine with {gpus} GPUs: --nproc-per-node {gpus}")
     if gpus:
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"RANK and WORLD_SIZE are set, but the other processes cannot be met ({' '.join(str(error).split())[:120]}): "
+            "start it with torchrun, or unset them"
+        ) from error
     try:
         yield
     except SystemExit:  # of all processes together

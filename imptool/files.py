@@ -18,6 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a folder is not held
+    fcntl = None  # type: ignore[assignment]
+
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -189,6 +194,23 @@ def check_free(path: Path, *, overwrite: bool | None) -> None:
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         way_out = "choose another --out" if overwrite is None else "add --overwrite, or choose another --out"
         raise InputError(f"{path} already holds results: {way_out}")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes; InputError when one of them holds it. The system lets go of it when we end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"another process is at work in {folder}: wait for it, or choose another --out") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def read_ahead(

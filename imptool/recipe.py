@@ -162,8 +162,14 @@ class Stage(Strict):
     model: str | None = None
     start: str | None = Field(default=None, alias="from")
     iterations: int = Field(ge=1, le=1_000_000_000)
-    steps: list[int] = []
+    steps: list[Annotated[int, Field(ge=1)]] = []
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # in place of the solver's
+
+    @model_validator(mode="after")
+    def _steps_increase(self) -> Stage:
+        if self.steps != sorted(set(self.steps)):
+            raise ValueError(f"steps: {self.steps} do not increase")
+        return self
 
 
 class Recipe(Strict):

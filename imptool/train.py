@@ -17,11 +17,11 @@ import torch
 from rich.console import Console
 
 from imptool import distributed
-from imptool.checkpoint import WEIGHTS, latest_checkpoint, load_checkpoint, load_weights, parse_about, save_weights
+from imptool.checkpoint import WEIGHTS, checkpoints, latest_checkpoint, load_checkpoint, load_weights, parse_about, save_weights
 from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances
 from imptool.data.samples import TrainingSamples
-from imptool.files import InputError
+from imptool.files import InputError, alone_in
 from imptool.models import ONE_STAGE, build_model, find_model
 from imptool.models.parser import Parser
 from imptool.models.transfer import Weights, fit_weights, read_start
@@ -59,11 +59,14 @@ def train(
     dataset = load_dataset(recipe.dataset)
     document = read_instances(dataset, recipe.train_split)
     dataset.split(recipe.val_split)  # a misspelt one should not wait for eval
-    checkpoint = _checkpoint_to_resume(run, recipe, stages, dataset) if resume else None
-    result = TrainResult(unreadable=checkpoint["unreadable"] if checkpoint else {})
-    for line in notes(recipe, stages):
-        say(console, f"note: {line}")
-    with _stop_signals() as stop:
+    with contextlib.ExitStack() as held:
+        if resume and distributed.is_main():
+            held.enter_context(alone_in(run))
+        checkpoint = _checkpoint_to_resume(run, recipe, stages, dataset) if resume else None
+        result = TrainResult(unreadable=checkpoint["unreadable"] if checkpoint else {})
+        for line in notes(recipe, stages):
+            say(console, f"note: {line}")
+        stop = held.enter_context(_stop_signals())
         passed = list(stages).index(checkpoint["stage"]) if checkpoint else 0
         for index, (name, stage) in enumerate(stages.items()):
             if index < passed:
@@ -78,9 +81,11 @@ def train(
                 run, name, stage, recipe, dataset, model, samples, seed, device, workers, console, stop, result.unreadable
             )
             if distributed.is_main():
-                write_recipe(run / "recipe.yaml", recipe)  # only now: a model that cannot be built leaves no run behind
+                if checkpoint is None and index == 0:
+                    held.enter_context(alone_in(run))  # only now: a model that cannot be built leaves no run behind
+                write_recipe(run / "recipe.yaml", recipe)
             _check_shared(run)
-            say(console, _begin(job))
+            say(console, _begin(job, checkpoint))
             job.train(checkpoint)
             checkpoint, result.best = None, job.best
             if distributed.is_main():
@@ -99,6 +104,7 @@ def plan_stages(recipe: Recipe, console: Console) -> dict[str, Stage]:
     Mask R-CNN-IMP, which learns nothing beside Mask R-CNN. And an earlier stage that nothing starts from is left out, as where
     COCO's weights take the place of the first. Both are told.
     """
+    find_model(recipe.model.name)
     named = [stage.model for stage in recipe.stages.values() if stage.model]
     if len(named) == len(recipe.stages) and recipe.model.name not in named:
         say(console, f"note: model.name {recipe.model.name} is of no effect: every stage names its own model")
@@ -125,13 +131,14 @@ def _check_shared(run: Path) -> None:
         raise InputError(f"{run} is not seen by every process: machines that train together need a folder that they share")
 
 
-def _begin(job: StageJob) -> str:
+def _begin(job: StageJob, checkpoint: Mapping[str, Any] | None) -> str:
     processes = distributed.world_size()
     shared = f", shared by {processes} processes" if processes > 1 else ""
     parts = f" in {job.recipe.solver.accumulate} parts" if job.recipe.solver.accumulate > 1 else ""
+    again = f", going on after iteration {checkpoint['iteration']}" if checkpoint else ""
     return (
         f"{job.run}, stage {job.name}: {job.model_name}, {job.stage.iterations} iterations of {job.recipe.solver.batch}{parts} "
-        f"from {len(job.samples)} photographs, on {job.device}{shared}"
+        f"from {len(job.samples)} photographs, on {job.device}{shared}{again}"
     )
 
 
@@ -157,6 +164,12 @@ def _start_model(
         weights = read_start(start, backbone=recipe.backbone.name)
     fitted = fit_weights(model, weights, dataset.labels)
     say(console, f"{name} starts from {weights.source}: {fitted.describe()}")
+    lacking = [key for key in fitted.new if key.startswith("detector.backbone.body")]
+    if lacking and recipe.backbone.norm == "frozen":
+        raise InputError(
+            f"stages: from: {start} lacks {len(lacking)} tensors of a {recipe.backbone.name}, such as {lacking[0]}, which "
+            "backbone.norm=frozen would leave as they are drawn: name weights of the same backbone"
+        )
     return model
 
 
@@ -165,7 +178,11 @@ def _checkpoint_to_resume(run: Path, recipe: Recipe, stages: Mapping[str, Stage]
     path = latest_checkpoint(run)
     if path is None:
         raise InputError(f"{run} has no checkpoint to resume from: start anew with imptool train RECIPE")
-    checkpoint = load_checkpoint(path)
+    try:
+        checkpoint = load_checkpoint(path)
+    except InputError as error:
+        older = [other for other in checkpoints(run) if other != path]
+        raise InputError(f"{error}; remove it to go on from {older[-1]}" if older else f"{error}; train anew") from error
     _, trained, labels = parse_about(checkpoint["about"], source=path)
     if trained != recipe:
         changed = [name for name in Recipe.model_fields if getattr(trained, name) != getattr(recipe, name)]

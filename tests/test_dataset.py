@@ -325,6 +325,10 @@ def test_a_root_is_under_data_under_imptool_data_or_beside_the_yaml(workplace: P
             DRAWN + "random_splits: {seed: 1, sizes: {val: 0}, rest: train}\n",
             "random_splits.sizes.val: Input should be greater",
         ),
+        (DRAWN + "left_right: [[1, 9]]\n", "left_right: 9 is no class id"),
+        (DRAWN + "left_right: [[0, 1]]\n", "left_right: 0 is no class id, or the background's"),
+        (DRAWN + "left_right: [[1, 1]]\n", "left_right: 1 is there twice"),
+        (DRAWN + "left_right: [[1]]\n", "at least 2 items"),
         (
             DRAWN + "random_splits: {seed: 1, sizes: {val: 2.5}, rest: train}\n",
             "val: 2.5 is neither a whole number of photographs nor a share below 1",

@@ -226,6 +226,21 @@ def test_detections_are_those_of_torchvision_and_so_is_their_gradient(threshold:
     assert not any(one["boxes"].requires_grad for one in found)
 
 
+def test_no_proposal_anywhere_gives_no_detection() -> None:
+    """As where weights have diverged; torchvision's box coder gives another shape then."""
+    model = build("panoptic-fpn-imp")
+    features, _, sizes = proposals_of(model)
+    found = detect(model.detector.roi_heads.eval(), features, [torch.zeros(0, 4)] * 2, sizes)
+    assert [tuple(one["masks"].shape) for one in found] == [(0, 1, 28, 28)] * 2
+
+
+def test_model_that_detects_wants_things() -> None:
+    stuff = LabelSet((ClassInfo(id=0, name="background", thing=False), ClassInfo(id=1, name="sky", thing=False)), 0, 255)
+    with pytest.raises(InputError, match="detects things, and no class is one"):
+        build_model("panoptic-fpn-imp", RECIPE, stuff, pretrained=False)
+    assert build_model("semantic-fpn", RECIPE, stuff, pretrained=False).semantic_head is not None
+
+
 def with_section(name: str, **values: object) -> Recipe:
     return RECIPE.model_copy(update={name: getattr(RECIPE, name).model_copy(update=values)})
 

@@ -160,6 +160,10 @@ def test_a_mistake_in_an_override_is_one_line_that_shows_it(override: str, line:
             "dataset: ccp\nstages: {detector: {model: a, iterations: 1}, full: {model: a, iterations: 1, from: detectr}}\n",
             "stages.full.from: 'detectr' is no earlier stage; did you mean 'detector'?",
         ),
+        ("dataset: ccp\nstages: {full: {iterations: 9, steps: [5, 3]}}\n", "stages.full: steps: [5, 3] do not increase"),
+        ("extends: base.yaml\naugment: {crop: [64]}\n", "at least 2 items after validation, not 1"),
+        ("extends: base.yaml\nlosses: {hardest: 0}\n", "losses.hardest: Input should be greater than 0, found 0"),
+        ("extends: base.yaml\ncompute: {precision: float16}\n", "found 'float16'"),
         (
             "dataset: ccp\nstages: {full: {model: a, iterations: 1, start: detector}}\n",
             "stages.full: unknown key 'start'",
@@ -199,7 +203,7 @@ def test_plain_values_make_the_recipe_again() -> None:
     lr=st.floats(1e-12, 1e12),
     clip=st.none() | st.floats(1e-6, 1e6),
     text=st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable()),
-    steps=st.lists(st.integers(0, 99), max_size=3),
+    steps=st.lists(st.integers(1, 99), max_size=3, unique=True).map(sorted),
 )
 def test_a_written_recipe_is_read_back_equal(
     tmp_path_factory: pytest.TempPathFactory, lr: float, clip: float | None, text: str, steps: list[int]

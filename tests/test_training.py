@@ -20,9 +20,11 @@ from click.testing import Result
 from conftest import CLASSES, draw_pair, run_imptool, write_workplace
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from imptool.checkpoint import load_run
+from imptool.checkpoint import checkpoints, latest_checkpoint, load_run
+from imptool.files import alone_in
 from imptool.models.parser import Parser
 from imptool.recipe import Recipe, Solver, Stage, load_recipe
 from imptool.report.progress import ProgressBar
@@ -286,3 +288,86 @@ def test_memory_stays_flat_over_a_run(converted: Path, monkeypatch: pytest.Monke
     megabytes = np.array(pages) * resource.getpagesize() / 2**20
     grown = np.median(megabytes[170:]) - np.median(megabytes[70:100])
     assert grown < 10, f"{grown:.1f} MB in 100 iterations"  # a batch that is kept in each would be over 20
+
+
+def run_apart(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which must end by itself."""
+    command = [sys.executable, "-m", "imptool", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_error_while_workers_are_at_work_ends_the_process(converted: Path) -> None:
+    endless = ("-o", "stages.detector.iterations=20000", "-o", "solver.lr=1000", "-o", "solver.warmup=0")
+    result = run_apart("train", "tiny.yaml", *endless, "-o", "solver.clip_norm=null", "--out", "run", "--workers", "2")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "at iteration" in result.stderr
+
+
+def test_second_run_in_a_folder_is_refused_while_the_first_is_at_work(converted: Path, imptool: Imptool) -> None:
+    train_here("run")
+    with alone_in(Path("run")):
+        result = imptool("train", "run", "--resume", "--workers", "0")
+        assert "another process is at work in run" in result.stderr
+    assert not Path("run/.lock").exists()
+
+
+def test_order_of_checkpoints_is_that_of_their_names(converted: Path) -> None:
+    run = train_here("run", "keep_checkpoints=9")
+    names = [path.name for path in checkpoints(run)]
+    assert names == [f"checkpoint-{stage}-000000{number}.pt" for stage in ("detector", "full") for number in (2, 4)]
+    for age, path in enumerate(checkpoints(run)):
+        os.utime(path, (1000 - age, 1000 - age))  # as after a copy
+    assert [path.name for path in checkpoints(run)] == names
+    last = latest_checkpoint(run, "detector")
+    assert last is not None
+    assert last.name == "checkpoint-detector-0000004.pt"
+
+
+def test_damaged_last_checkpoint_names_the_one_before(converted: Path, imptool: Imptool) -> None:
+    run = train_here("run", "keep_checkpoints=2")
+    (run / "weights.safetensors").unlink()
+    (run / "checkpoint-full-0000004.pt").write_bytes(b"")
+    refused = imptool("train", "run", "--resume")
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+    assert "remove it to go on from run/checkpoint-full-0000002.pt" in refused.stderr
+    (run / "checkpoint-full-0000004.pt").unlink()
+    result = imptool("train", "run", "--resume", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    assert "going on after iteration 2" in result.output
+
+
+def test_diverged_weights_are_no_model(converted: Path, imptool: Imptool) -> None:
+    run = train_here("run")
+    state = load_file(run / "weights.safetensors")
+    state["semantic_head.predictor.bias"][0] = float("nan")
+    with safe_open(run / "weights.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    save_file(state, run / "weights.safetensors", metadata=metadata)
+    result = imptool("eval", "run")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "weights that are no numbers (semantic_head.predictor.bias): its training has diverged" in result.stderr
+
+
+def test_results_of_an_early_stage_do_not_replace_those_of_the_last(converted: Path, imptool: Imptool) -> None:
+    train_here("run")
+    assert imptool("eval", "run/weights-detector.safetensors", "--workers", "1").exit_code == 0
+    assert Path("run/eval-val-detector/metrics.json").is_file()
+    assert not Path("run/eval-val").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK and WORLD_SIZE are set, but the other processes cannot be met"),
+        ({"RANK": "0", "WORLD_SIZE": "x"}, "start it with torchrun, or unset them"),
+    ],
+)
+def test_variables_of_torchrun_without_it_are_told(
+    converted: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    result = imptool("train", "tiny.yaml", "--out", "run")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert words in result.stderr

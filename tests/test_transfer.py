@@ -15,6 +15,7 @@ from imptool.models import build_model
 from imptool.models.transfer import Weights, fit_weights, read_start
 from imptool.recipe import Recipe
 
+TORCHVISION = ("roi_heads.box_predictor.cls_score.weight", "backbone.body.conv1.weight")
 CLASSIFIER = "detector.roi_heads.box_predictor.cls_score.weight"
 BOXES = "detector.roi_heads.box_predictor.bbox_pred.weight"
 MASKS = "detector.roi_heads.mask_predictor.mask_fcn_logits.weight"
@@ -172,6 +173,9 @@ def test_a_narrower_model_is_told_tensor_by_tensor() -> None:
         ("text.safetensors", b"hello", "text.safetensors is no file of tensors"),
         ("backbone.pth", {"conv1.weight": torch.zeros(1)}, "a backbone alone belongs in backbone.weights"),
         ("numbers.pth", {"a": 1}, "holds other things than tensors"),
+        ("places.pth", {1: torch.zeros(1)}, "holds other things than tensors"),
+        ("scalar.pth", dict.fromkeys(TORCHVISION, torch.zeros(())), "is no Mask R-CNN"),
+        ("code.pth", b"cposix\nsystem\n(S'touch hacked'\ntR.", "it holds other things than tensors and plain values"),
         ("list.pth", [torch.zeros(1)], "list.pth is no file of tensors"),
     ],
 )
@@ -200,3 +204,14 @@ def test_names_that_cannot_be_downloaded_say_what_else_can_be_done(monkeypatch: 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(InputError, match=r"COCO_V1 could not be downloaded \(no network\): name a local file \(https://"):
         read_start("COCO_V1", backbone="resnet50")
+
+
+def test_file_that_lies_about_its_classes_gives_what_it_has() -> None:
+    labels = classes("coat", "hat")
+    model = build_model("mask-rcnn", recipe(), labels, pretrained=False)
+    state = dict(model.state_dict())
+    claims = Weights(state, "liar", things=["hat", "a", "b", "coat"], channels=["hat"])
+    fitted = fit_weights(model, claims, labels)
+    assert {CLASSIFIER, BOXES, MASKS} <= set(fitted.left)
+    state[CLASSIFIER] = torch.zeros(())
+    assert CLASSIFIER in fit_weights(model, claims, labels).left

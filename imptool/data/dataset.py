@@ -230,8 +230,8 @@ def _check_left_right(pairs: Sequence[Sequence[int]], labels: LabelSet, source: 
     """Pairs of ids that are classes, no class in two of them, both things or both stuff."""
     for left, right in pairs:
         for given in (left, right):
-            if given not in labels.ids:
-                raise InputError(f"{source}: left_right: {given} is no class id")
+            if given not in labels.ids or given == labels.background:
+                raise InputError(f"{source}: left_right: {given} is no class id, or the background's")
             if sum(pair.count(given) for pair in pairs) > 1:
                 raise InputError(f"{source}: left_right: {given} is there twice")
         left_info, right_info = (labels.classes[labels.ids.index(given)] for given in (left, right))

@@ -85,6 +85,8 @@ def find_model(name: str) -> Callable[[Recipe, LabelSet], Parser]:
 
 def build_model(name: str, recipe: Recipe, labels: LabelSet, *, pretrained: bool) -> Parser:
     """Build a model for the classes of a dataset; without `pretrained` the backbone's weights are left to the caller."""
+    if not labels.things and not name.startswith("semantic"):
+        raise InputError(f"{name} detects things, and no class is one: set thing: true, or train semantic-fpn")
     if not pretrained:
         recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"weights": "none"})})
     return find_model(name)(recipe, labels)

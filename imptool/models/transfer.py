@@ -105,17 +105,21 @@ def fit_weights(model: nn.Module, weights: Weights, labels: LabelSet) -> Fitted:
 def _fit(key: str, value: torch.Tensor, weights: Weights, ours: Weights) -> torch.Tensor | None:
     """The tensor for a model's key: as it is, or with the rows of the classes that both have; None where nothing fits."""
     own = ours.state[key]
+    if value.ndim != own.ndim:
+        return None
     places, own_places = _class_places(key, weights, value), _class_places(key, ours, own)
     if not own_places:
         return value if value.shape == own.shape else None
     axis = 1 if key == _CANVAS_CONV else 0
     shared = [name for name in own_places if name in (places or {})]
-    if not shared or value.ndim != own.ndim or value.shape[1 - axis :][:1] != own.shape[1 - axis :][:1]:
+    if not shared or value.shape[1 - axis :][:1] != own.shape[1 - axis :][:1]:
         return None
     if value.ndim > 2 and value.shape[2:] != own.shape[2:]:
         return None
     to = torch.tensor([index for name in shared for index in own_places[name]])
     where = torch.tensor([index for name in shared for index in (places or {})[name]])
+    if where.max() >= value.shape[axis]:  # the file says of itself that it has more classes than it has
+        return None
     return own.clone().index_copy_(axis, to, value.to(own).index_select(axis, where))
 
 
@@ -208,6 +212,8 @@ def _of_torchvision(state: State, source: str) -> Weights:
                 f"stages: from: {source} is no Mask R-CNN with a feature pyramid (it lacks {needed}); "
                 "a backbone alone belongs in backbone.weights"
             )
+    if state[key].ndim != 2:
+        raise InputError(f"stages: from: {source} is no Mask R-CNN: {key} is {list(state[key].shape)}, not [classes, features]")
     categories = MaskRCNN_ResNet50_FPN_Weights[COCO].meta["categories"][1:]
     names = [f"{name} {place}" if name == "N/A" else name for place, name in enumerate(categories)]
     known = len(state[key]) == 1 + len(names)

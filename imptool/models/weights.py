@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,22 @@ def read_tensors(path: Path, *, setting: str) -> State:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about foreign pickles, which are refused just after
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
         for wrapper in ("model", "state_dict"):
             state = state.get(wrapper, state)
-        if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        if not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()):
             raise TypeError("it holds other things than tensors")
     except Exception as error:  # each format has its own kinds of error for a broken file
-        raise InputError(f"{setting}: {path} is no file of tensors: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"{setting}: {path} is no file of tensors: {why_unreadable(error)}") from error
     return dict(state)
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why a file of tensors could not be read, in one line; without torch's advice to run what is in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds other things than tensors and plain values, and those are not run"
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def backbone_tensors(name: str, weights: str) -> State:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from types import FrameType
@@ -52,7 +52,7 @@ def check_batch(solver: Solver) -> None:
 
 def load_batches(
     samples: TrainingSamples, solver: Solver, *, start: int, iterations: int, workers: int
-) -> Iterator[list[list[Sample]]]:
+) -> Generator[list[list[Sample]], None, None]:
     """This process's share of the batches of iterations `start` + 1 on, each in `solver.accumulate` parts.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -86,7 +86,8 @@ class StageJob:
         network = self._parallel()
         batches = load_batches(self.samples, solver, start=start, iterations=total, workers=self.workers)
         note, sums = "", checkpoint["log"] if checkpoint else {}
-        with StageLog(self.run, self.name, start=start, sums=sums) as log, self._progress(start) as bar:
+        # Closed, so that an error in the loop ends the workers: the exit of the process would wait for them for ever.
+        with closing(batches), StageLog(self.run, self.name, start=start, sums=sums) as log, self._progress(start) as bar:
             self._evaluate_if_due(start, log)  # where a resumed run was stopped before it could
             for iteration, parts in enumerate(batches, start=start + 1):
                 self._take_problems(parts)
@@ -179,7 +180,7 @@ class StageJob:
         kept = latest_checkpoint(self.run)
         raise InputError(
             f"{wrong} is {values[wrong]} at iteration {iteration} of stage {self.name}, photographs {names}; "
-            f"{f'the last good checkpoint is {kept}' if kept else 'there is no checkpoint yet'}; "
+            f"{f'the last checkpoint is {kept}' if kept else 'there is no checkpoint yet'}; "
             f"lower solver.lr, or set solver.clip_norm, in a new run"
         )
 
