@@ -39,7 +39,7 @@ from imptool.models.detector import build_detector
 from imptool.models.parser import Parser
 from imptool.outfits import write_outfits
 from imptool.recipe import Recipe, load_recipe
-from imptool.train import build_optimizer
+from imptool.training.solver import build_optimizer
 
 PEER = "torchvision"
 DETACHED = " (detach)"
