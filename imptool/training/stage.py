@@ -88,7 +88,8 @@ class StageJob:
         note, sums = "", checkpoint["log"] if checkpoint else {}
         # Closed, so that an error in the loop ends the workers: the exit of the process would wait for them for ever.
         with closing(batches), StageLog(self.run, self.name, start=start, sums=sums) as log, self._progress(start) as bar:
-            self._evaluate_if_due(start, log)  # where a resumed run was stopped before it could
+            if not self._evaluate_if_due(start, log):  # where a resumed run was stopped before it could
+                raise Interrupted(f"stopped at iteration {start} of stage {self.name}; its checkpoint is kept")
             for iteration, parts in enumerate(batches, start=start + 1):
                 self._take_problems(parts)
                 for group in optimizer.param_groups:
