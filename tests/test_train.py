@@ -104,11 +104,9 @@ def test_resumed_run_ends_with_the_same_bits(
         steps += 1
         return original(*arguments)
 
-    monkeypatch.setattr(StageJob, "_step", interrupt)
-    with pytest.raises(RuntimeError, match="power"):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power"):
+        patch.setattr(StageJob, "_step", interrupt)
         train_tiny("cut", *overrides)
-    monkeypatch.undo()
-    os.chdir(converted)
     train_tiny("cut", *overrides, resume=True)
     expected, got = load_file(whole / "weights.safetensors"), load_file(Path("cut/weights.safetensors"))
     assert expected.keys() == got.keys()
