@@ -6,6 +6,7 @@ torch takes seconds to import, so every command imports its file when it runs; `
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import warnings
@@ -56,7 +57,14 @@ _workers = click.option(
     show_default=True,
     help="Processes or threads that read files.",
 )
-_overwrite = click.option("--overwrite", is_flag=True, help="Replace results that are there already.")
+_max_pixels = click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=200_000_000,
+    show_default=True,
+    help="Refuse larger pictures: they take memory.",
+)
+_force = click.option("--force", is_flag=True, help="Replace results that are there already.")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -69,6 +77,7 @@ def main() -> None:
 
     \b
     imptool convert-instances recipes/datasets/ccp.yaml   label maps -> instances (COCO JSON)
+    imptool inspect recipes/datasets/ccp.yaml --page      statistics, problems, a page
     imptool train recipes/ccp_small.yaml                  train a recipe's stages
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run
     imptool predict folder-of-photographs                 label PNGs, overlays, COCO results
@@ -108,8 +117,8 @@ def demo_command(out: Path) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other pictures.")
 @click.option("--groups", is_flag=True, help="The groups of Table 7 (upper, lower, whole, ...) as classes, in place of all 25.")
 @_workers
-@_overwrite
-def outfits_command(out: Path, count: int, size: str, seed: int, groups: bool, workers: int, overwrite: bool) -> None:
+@_force
+def outfits_command(out: Path, count: int, size: str, seed: int, groups: bool, workers: int, force: bool) -> None:
     """Draw a dataset of outfits: pictures, label PNGs, true instances, a dataset YAML.
 
     The 25 classes are those of the paper's own dataset, which cannot be had. The same seed gives the same pictures.
@@ -128,7 +137,7 @@ def outfits_command(out: Path, count: int, size: str, seed: int, groups: bool, w
         seed=seed,
         groups=groups,
         workers=workers,
-        overwrite=overwrite,
+        force=force,
         console=console,
     )
     say(console, f"{path}: {count:,} outfits; next: imptool convert-instances {path}")
@@ -137,40 +146,146 @@ def outfits_command(out: Path, count: int, size: str, seed: int, groups: bool, w
 @main.command("convert-instances")
 @click.argument("dataset", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder, or .json for one split.  [default: instances/<dataset>/]")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["coco", "panoptic", "semantic"]),
+    default="coco",
+    show_default=True,
+    help="COCO instances (what train reads), COCO panoptic PNGs and JSON, or palette PNGs with a dataset YAML.",
+)
+@click.option(
+    "--segmentation",
+    type=click.Choice(["rle", "polygon"]),
+    default="rle",
+    show_default=True,
+    help="Of COCO instances. Both are exact, holes and all.",
+)
+@click.option(
+    "--simplify", type=click.FloatRange(0), default=0.0, metavar="PX", help="Let polygons leave their outline by so much."
+)
+@click.option("--components", is_flag=True, help="Part the true instances of a source that has them, too.")
 @click.option("--connectivity", type=click.Choice(["4", "8"]), default="8", show_default=True, help="Which pixels touch.")
 @click.option(
-    "--min-area", type=click.IntRange(1), default=1, show_default=True, help="Drop components of fewer pixels, and count them."
+    "--min-area", type=click.IntRange(1), default=1, show_default=True, help="Drop instances of fewer pixels, and count them."
 )
+@_max_pixels
 @_workers
-@_overwrite
+@_force
+@click.option("--resume", is_flag=True, help="Go on with a conversion that was stopped; the result has the same bytes.")
 def convert_instances_command(
-    dataset: str | None, out: Path | None, connectivity: str, min_area: int, workers: int, overwrite: bool
+    dataset: str | None,
+    out: Path | None,
+    format_: str,
+    segmentation: str,
+    simplify: float,
+    components: bool,
+    connectivity: str,
+    min_area: int,
+    max_pixels: int,
+    workers: int,
+    force: bool,
+    resume: bool,
 ) -> None:
-    """Turn label maps into instances. Every connected component of a class is one.
+    """Turn label maps into instances. Every connected component of a class is one, true instances are kept.
 
-    DATASET is a dataset YAML, the name of one that comes with imptool, or a folder with images/ (or photos/) and
-    labels/; without it, the one in the current folder.
+    DATASET is a dataset YAML, the name of one that comes with imptool, or a folder: images/ (or photos/) and labels/, VOC,
+    Cityscapes, or COCO JSON; without it, the one in the current folder. docs/layouts.md has them all.
 
     \b
     imptool convert-instances recipes/datasets/ccp.yaml
     imptool convert-instances my-photographs/ --min-area 16
+    imptool convert-instances my.yaml --segmentation polygon --out polygons/
+    imptool convert-instances my.yaml --format panoptic
     """
     from imptool.convert_instances import convert_instances
     from imptool.data.dataset import find_dataset_here, load_dataset
+    from imptool.data.export import Export
 
-    found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()))
+    if simplify and segmentation != "polygon":
+        raise InputError("--simplify is for polygons: add --segmentation polygon")
+    if not math.isfinite(simplify):
+        raise InputError(f"--simplify {simplify}: write a number of pixels")
+    if force and resume:
+        raise InputError("--resume goes on with a conversion, --force begins anew: choose one")
+    found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()), max_pixels=max_pixels)
     console = _console()
     say(console, f"{found.name}: {len(found.labels.foreground)} classes, {_background(found)}, from {found.root}")
-    results = convert_instances(
-        found,
-        out=out,
-        connectivity=int(connectivity),
-        min_area=min_area,
-        workers=workers,
-        overwrite=overwrite,
-        console=console,
+    export = Export(format_, segmentation, simplify, components, int(connectivity), min_area)
+    try:
+        tallies = convert_instances(found, export=export, out=out, workers=workers, force=force, resume=resume, console=console)
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command with --resume goes on", err=True)
+        sys.exit(130)
+    _exit_with_failures([problem for tally in tallies.values() for problem in (*tally.failed, *tally.flaws)])
+
+
+@main.command("inspect")
+@click.argument("dataset", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write CSV, problems.json and plots to this folder.")
+@click.option("--page", is_flag=True, help="Also write a page to look at.  [folder: --out, or inspected/<dataset>]")
+@click.option("--sample", type=click.IntRange(1), default=12, show_default=True, help="Photographs on the page.")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="On the page, photographs that show this class.")
+@click.option("--json", "as_json", is_flag=True, help="Print statistics and problems as JSON and nothing else.")
+@_max_pixels
+@_workers
+@_force
+def inspect_command(
+    dataset: str | None,
+    out: Path | None,
+    page: bool,
+    sample: int,
+    classes: tuple[str, ...],
+    as_json: bool,
+    max_pixels: int,
+    workers: int,
+    force: bool,
+) -> None:
+    """Know a dataset before training on it. Statistics, problems, and a page; exit code 1 if there are problems.
+
+    DATASET is what convert-instances takes. Where that has been run in this folder, its results are compared too.
+
+    \b
+    imptool inspect my-photographs/
+    imptool inspect recipes/datasets/ccp.yaml --page --class bag --class belt
+    imptool inspect my.yaml --json > found.json
+    """
+    import json
+
+    from rich.console import Console
+
+    from imptool.data.dataset import find_dataset_here, load_dataset
+    from imptool.files import check_free
+    from imptool.inspect_dataset import (
+        class_ids,
+        inspect_dataset,
+        print_inspection,
+        to_plain,
+        write_inspection,
+        write_inspection_page,
     )
-    _exit_with_failures([problem for result in results.values() for problem in result.failed])
+
+    if classes and not page:
+        raise InputError("--class chooses photographs for the page: add --page")
+    found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()), max_pixels=max_pixels)
+    class_ids(found, classes)  # a wrong name should not wait for the work
+    folder = out or (Path("inspected", found.name) if page else None)
+    if folder is not None and folder.resolve() == found.root.resolve():
+        raise InputError(f"--out {folder} is the dataset itself: choose another folder")
+    if folder is not None:
+        check_free(folder, force=force)
+    console = Console(stderr=True, emoji=False) if as_json else _console()
+    inspection = inspect_dataset(found, workers=workers, console=console)
+    if as_json:
+        click.echo(json.dumps(to_plain(inspection), indent=1))
+    else:
+        print_inspection(inspection, console)
+    for path in write_inspection(inspection, folder) if folder is not None else ():
+        say(console, str(path))
+    if page and folder is not None:
+        say(console, f"{write_inspection_page(inspection, folder, count=sample, classes=classes)}")
+    if inspection.problems:
+        sys.exit(1)
 
 
 @main.command("train")
@@ -235,7 +350,7 @@ def train_command(
         else:
             run = out or Path("runs", Path(recipe).stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
             if is_main():
-                check_free(run, overwrite=None)
+                check_free(run, force=None)
         run, console = from_main(run), _console()
         try:
             result = train(loaded, run, device=choose_device(device), workers=workers, console=console, resume=resume)
@@ -308,7 +423,7 @@ def eval_command(
         if trained is not None:
             say(console, f"{trained.name} from {trained.source}, on {place}")
         if out is not None and is_main():
-            check_free(out, overwrite=None)
+            check_free(out, force=None)
         result = evaluate(
             trained,
             dataset=dataset,
@@ -330,10 +445,10 @@ def eval_command(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--run", type=click.Path(path_type=Path), help="Run folder.  [default: the newest under runs/]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: predictions/<folder>]")
-@_overwrite
+@_force
 @_device
 @_workers
-def predict_command(folder: Path, run: Path | None, out: Path | None, overwrite: bool, device: str, workers: int) -> None:
+def predict_command(folder: Path, run: Path | None, out: Path | None, force: bool, device: str, workers: int) -> None:
     """Parse the photographs under a folder. Writes label PNGs, overlays with class names, COCO results.
 
     \b
@@ -346,7 +461,7 @@ def predict_command(folder: Path, run: Path | None, out: Path | None, overwrite:
     from imptool.predict import find_photographs, predict
 
     out = out or Path("predictions", folder.resolve().name)
-    check_free(out, overwrite=overwrite)
+    check_free(out, force=force)
     find_photographs(folder, out)  # a wrong folder should not wait for the weights
     console, place = _console(), choose_device(device)
     trained = load_run(run or newest_run(), device=place)
@@ -397,7 +512,7 @@ def _console() -> Console:
 
     quiet = os.environ.get("RANK", "0") != "0"  # under torchrun the first process speaks
     # A pipe or file has no width: wide enough for every table.
-    return Console(quiet=quiet) if sys.stdout.isatty() else Console(width=120, quiet=quiet)
+    return Console(quiet=quiet, emoji=False) if sys.stdout.isatty() else Console(width=120, quiet=quiet, emoji=False)
 
 
 def _quoted(value: str) -> str:

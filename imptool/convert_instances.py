@@ -1,97 +1,335 @@
-"""`imptool convert-instances`: label maps to connected-component instances, one COCO JSON for each split."""
+"""`imptool convert-instances`: label maps, polygons and panoptic PNGs to instances, and between their formats."""
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
 import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from imptool.data.coco import write_coco
 from imptool.data.dataset import Dataset
-from imptool.data.instances import ConvertedSplit, class_statistics, convert_split, instances_path
-from imptool.files import InputError
-from imptool.report.progress import say, track
+from imptool.data.export import NUMBERLESS, SMALL, Block, Export, Tally, convert_block, image_ids, to_json
+from imptool.data.instances import INSTANCES, categories, conversion_info
+from imptool.data.journal import Journal
+from imptool.data.layouts import Item
+from imptool.files import InputError, alone_in, dump_yaml, map_ahead, whole_file
+from imptool.report.progress import ProgressBar, count_of, say
+
+_BLOCK = 64  # photographs that one process converts at a time
+_ENOUGH, _ENOUGH_SLOW = (
+    3000,
+    300,
+)  # photographs: processes take two seconds to start, RLE a millisecond, all else ten times that
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the results of a dataset go: `result` for each split, PNGs in `pictures` for those formats that have any."""
+
+    folder: Path
+    results: Mapping[str, Path]
+    pictures: Mapping[str, Path]
+    description: Path | None = None  # the dataset YAML beside semantic maps
+
+    def existing(self) -> list[Path]:
+        folders = [path for path in dict.fromkeys(self.pictures.values()) if path.is_dir() and any(path.iterdir())]
+        files = [path for path in (*self.results.values(), self.description) if path is not None and path.exists()]
+        return [*files, *folders]
 
 
 def convert_instances(
-    dataset: Dataset, *, out: Path | None, connectivity: int, min_area: int, workers: int, overwrite: bool, console: Console
-) -> dict[str, ConvertedSplit]:
-    """Convert every split of a dataset and write `instances/<dataset>/<split>.json`, or under `out`.
+    dataset: Dataset,
+    *,
+    export: Export,
+    out: Path | None,
+    workers: int,
+    force: bool,
+    resume: bool,
+    console: Console,
+) -> dict[str, Tally]:
+    """Convert every split of a dataset. Finished blocks of photographs are kept in a journal until all is written.
 
     Args:
-        out: a folder, or for a dataset of one split a file that ends in .json.
+        out: a folder, or for COCO instances of a dataset of one split a file that ends in .json.
+        workers: processes.
+        resume: go on with the conversion that was stopped in that folder.
     Raises:
-        InputError: a result is there already and `overwrite` was not asked for, a split is empty, or no photograph of the
-            whole dataset can be used.
+        InputError: a result is there already and `force` was not asked for, a stopped conversion is there and neither
+            `force` nor `resume` was asked for, a split is empty, or no photograph of the whole dataset can be used.
     """
-    paths = _output_paths(dataset, out)
-    existing = [path for path in paths.values() if path.exists()]
-    if existing and not overwrite:
-        raise InputError(f"{existing[0]} exists: add --overwrite to replace it, or choose another --out")
+    target = _target(dataset, export, out)
     for split in dataset.splits:
         dataset.split(split)  # an empty one is refused before anything is written
-    if dataset.note:
-        say(console, f"note: {dataset.note}")
-    results: dict[str, ConvertedSplit] = {}
-    for split, items in dataset.splits.items():
-        progress = partial(track, console, title=split, total=len(items))
-        result = convert_split(dataset, split, connectivity=connectivity, min_area=min_area, workers=workers, track=progress)
-        if result.document["images"]:
-            write_coco(paths[split], result.document)
-        results[split] = result
-    failed = [problem for result in results.values() for problem in result.failed]
-    if not any(result.document["images"] for result in results.values()):
+    for note in dataset.notes:
+        say(console, f"note: {note}")
+    if not dataset.has_photographs:
+        say(console, f"note: {dataset.root} has no photographs: sizes are those of the labels; train and eval need photographs")
+    journals = target.folder / f".converting-{dataset.name}-{export.format}"
+    if resume and not journals.is_dir() and all(path.exists() for path in target.results.values()):
+        say(console, f"{target.folder}: complete already, there is nothing to go on with; --force makes it anew")
+        return {}
+    _check_source(dataset, target)
+    _check_room(target, journals, force=force, resume=resume)
+    gc.freeze()  # the list of photographs: collecting would go through all of it again and again, for 3 to 7 % of the time
+    try:
+        with alone_in(journals):
+            tallies = _convert_splits(dataset, export, target, journals, workers=workers, resume=resume, console=console)
+    finally:
+        gc.unfreeze()
+    shutil.rmtree(journals)
+    if not any(tally.photographs for tally in tallies.values()):
+        _remove_empty(target.folder)
+        failed = [problem for tally in tallies.values() for problem in tally.failed]
         raise InputError(f"{dataset.source}: none of its {len(failed)} photographs can be used; the first: {failed[0]}")
-    for split, result in results.items():
-        if not result.document["images"]:
-            paths[split].unlink(missing_ok=True)  # of an earlier conversion
-    _print_summary(dataset, results, paths, console)
-    return results
+    _print_summary(dataset, export, tallies, target, console)
+    return tallies
 
 
-def _output_paths(dataset: Dataset, out: Path | None) -> dict[str, Path]:
-    if out is None:
-        return {split: instances_path(dataset, split) for split in dataset.splits}
-    if out.is_file() and out.suffix != ".json":
-        raise InputError(f"--out {out} is a file: give a folder, or a name that ends in .json")
-    if out.suffix == ".json" and not out.is_dir():
+def _target(dataset: Dataset, export: Export, out: Path | None) -> Target:
+    if out is not None and out.is_file() and out.suffix != ".json":
+        raise InputError(
+            f"--out {out} is a file: give a folder" + (", or a name that ends in .json" * (export.format == "coco"))
+        )
+    if out is not None and out.suffix == ".json" and not out.is_dir():
+        if export.format != "coco":
+            raise InputError(f"--out {out} is one file, {export.format} writes many: give a folder")
         if len(dataset.splits) > 1:
             raise InputError(f"--out {out} is one file, {dataset.name} has {len(dataset.splits)} splits: give a folder")
-        return dict.fromkeys(dataset.splits, out)
-    return {split: out / f"{split}.json" for split in dataset.splits}
+        return Target(out.parent, dict.fromkeys(dataset.splits, out), {})
+    folder = out or Path(INSTANCES if export.format == "coco" else export.format, dataset.name)
+    results = {split: folder / f"{split}{'.txt' if export.format == 'semantic' else '.json'}" for split in dataset.splits}
+    if export.format == "coco":
+        return Target(folder, results, {})
+    if export.format == "panoptic":
+        return Target(folder, results, {split: folder / split for split in dataset.splits})
+    description = folder / f"{folder.resolve().name}.yaml"
+    return Target(folder, results, dict.fromkeys(dataset.splits, folder / "labels"), description)
 
 
-def _print_summary(dataset: Dataset, results: dict[str, ConvertedSplit], paths: dict[str, Path], console: Console) -> None:
+def _check_source(dataset: Dataset, target: Target) -> None:
+    """Results are never written over what they are made from, whatever is asked."""
+    names: dict[Path, set[str]] = {dataset.source.parent: {dataset.source.name}}
+    for items in dataset.splits.values():
+        for item in items:
+            for path in (item.image, item.label, *item.more_labels):
+                names.setdefault(path.parent, set()).add(path.name)
+    sources = {folder.resolve(): found for folder, found in names.items()}
+    results = [path.resolve() for path in (*target.results.values(), target.description) if path is not None]
+    pictures = {path.resolve() for path in target.pictures.values()}
+    over = [path for path in results if path.name in sources.get(path.parent, ())]
+    onto_root = target.pictures and target.folder.resolve() == dataset.root.resolve()  # lists of splits may lie there
+    if onto_root or over or any(not pictures.isdisjoint((folder, *folder.parents)) for folder in sources):
+        raise InputError(f"{target.folder} holds {dataset.name} itself: choose another --out")
+
+
+def _check_room(target: Target, journals: Path, *, force: bool, resume: bool) -> None:
+    if force:
+        return
+    if journals.is_dir() and not resume:
+        raise InputError(f"{journals} is an unfinished conversion: add --resume to go on with it, or --force to begin anew")
+    existing = target.existing()
+    if existing and not (resume and journals.is_dir()):
+        raise InputError(f"{existing[0]} exists: add --force to replace it, or choose another --out")
+
+
+def _convert_splits(
+    dataset: Dataset,
+    export: Export,
+    target: Target,
+    journals: Path,
+    *,
+    workers: int,
+    resume: bool,
+    console: Console,
+) -> dict[str, Tally]:
+    """Fill the journal of every split, then write all results."""
+    ids = image_ids(dataset)
+    opened: dict[str, Journal] = {}
+    for split, items in dataset.splits.items():
+        header = {
+            "export": asdict(export),
+            "info": conversion_info(dataset, split, export),
+            "labels": dataset.labels.to_plain(),
+            "max_pixels": dataset.max_pixels,
+            "sources": _fingerprint(items),
+        }
+        numbered = [(ids[item.stem], item) for item in items]
+        blocks = [numbered[start : start + _BLOCK] for start in range(0, len(numbered), _BLOCK)]
+        convert = partial(convert_block, replace(dataset, splits={}), export, target.pictures.get(split, target.folder))
+        with Journal(journals / f"{split}.lines", header, resume=resume) as journal:
+            fast = export.format == "coco" and export.segmentation == "rle"
+            several = workers if len(items) > (_ENOUGH if fast else _ENOUGH_SLOW) else 1
+            _fill_journal(journal, convert, blocks, split, workers=several, console=console)
+        opened[split] = journal
+    usable = [split for split, journal in opened.items() if journal.tally.photographs]
+    for split, journal in opened.items():
+        if split in usable:
+            _write_result(target.results[split], dataset, split, export, journal)
+        elif usable:
+            target.results[split].unlink(missing_ok=True)  # of an earlier conversion
+    if target.description is not None and usable:
+        _write_description(target.description, dataset, {split: target.results[split].name for split in usable})
+    return {split: journal.tally for split, journal in opened.items()}
+
+
+def _fill_journal(
+    journal: Journal,
+    convert: Callable[[Sequence[tuple[int, Item]]], Block],
+    blocks: Sequence[Sequence[tuple[int, Item]]],
+    split: str,
+    *,
+    workers: int,
+    console: Console,
+) -> None:
+    """Convert the blocks that the journal does not have yet."""
+    waiting, total = blocks[journal.blocks :], sum(map(len, blocks))
+    done = total - sum(map(len, waiting))
+    if done:
+        say(console, f"{split}: going on after {done:,} of {total:,}")
+    with ProgressBar(console, split, total=total, start=done) as bar:
+        converted = map_ahead(convert, waiting, workers=workers)
+        for block, items in zip(converted, waiting, strict=True):
+            journal.append(block)
+            done += len(items)
+            bar.update(done)
+
+
+def _fingerprint(items: Sequence[Item]) -> str:
+    """Of the names, sizes and times of all label files: another one makes other results."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(f"{item.stem}\0{item.image.name}\0{item.problem}".encode(errors="surrogatepass"))
+        for path in (item.label, *item.more_labels):
+            try:
+                status = path.stat()
+                digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
+            except OSError:
+                digest.update(b"\0missing")
+    return digest.hexdigest()
+
+
+def _write_result(path: Path, dataset: Dataset, split: str, export: Export, journal: Journal) -> None:
+    """Write a split's file from its journal, a line at a time: its size is not bounded by memory."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        if export.format == "semantic":
+            file.writelines(f"{json.loads(line)}\n" for line in journal.images())
+            return
+        file.write('{"annotations":[')
+        ids = count(1)
+        for number, line in enumerate(journal.annotations()):
+            own = re.sub(NUMBERLESS, lambda _: f'"id":{next(ids)},', line) if export.format == "coco" else line
+            file.write(f"{',' if number else ''}{own}")
+        file.write(f'],"categories":{to_json(categories(dataset, panoptic=export.format == "panoptic"))},"images":[')
+        for number, line in enumerate(journal.images()):
+            file.write(f"{',' if number else ''}{line}")
+        info = conversion_info(dataset, split, export) | {"left_out": journal.tally.left_out}
+        file.write(f'],"info":{to_json(info)},"licenses":[]}}\n')
+
+
+def _write_description(path: Path, dataset: Dataset, splits: Mapping[str, str]) -> None:
+    """A dataset YAML that takes the photographs from where they are and the label maps from here."""
+    items = [item for split in splits for item in dataset.splits[split]]
+    described: dict[str, Any] = {"layout": "folder", "root": "."}
+    if dataset.has_photographs:
+        photographs, suffix = _photo_folder(items)
+        described["photographs"] = _path_from(path.parent, photographs)
+        if suffix:
+            described["suffixes"] = [suffix, ".png"]
+    labels = dataset.labels
+    described |= {
+        "background": labels.background,
+        "ignore": labels.ignore,
+        "left_right": [list(pair) for pair in dataset.left_right],
+        "splits": dict(splits),
+        "classes": [info.model_dump() for info in labels.classes],
+    }
+    with whole_file(path) as temporary:
+        head = f"# {dataset.name} as semantic maps, written by imptool convert-instances --format semantic\n"
+        temporary.write_text(head + dump_yaml(described), encoding="utf-8")
+
+
+def _photo_folder(items: Sequence[Item]) -> tuple[Path, str]:
+    """The folder that stems are relative to, and what names end in after them where that is more than a suffix."""
+    item = next(item for item in items if not item.problem)
+    folder = item.image.parents[item.stem.count("/")].resolve()
+    ending = item.image.name.removeprefix(item.stem.rpartition("/")[2])
+    return folder, "" if ending == item.image.suffix else ending
+
+
+def _path_from(folder: Path, photographs: Path) -> str:
+    """A relative path where both lie in the current folder, so that all of it can be moved; else the whole path."""
+    here = Path.cwd()
+    if folder.resolve().is_relative_to(here) and photographs.is_relative_to(here):
+        return os.path.relpath(photographs, folder.resolve())
+    return str(photographs)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder, and those above it in the current one, where nothing is left in them."""
+    for path in (folder, *folder.parents):
+        if path in (Path(), path.parent) or any(path.iterdir()):
+            return
+        path.rmdir()
+
+
+def _print_summary(dataset: Dataset, export: Export, tallies: Mapping[str, Tally], target: Target, console: Console) -> None:
+    if export.format != "semantic":
+        console.print(_class_table(dataset, tallies))
+    for split, tally in tallies.items():
+        what = count_of(tally.photographs, "photograph")
+        if export.format != "semantic":
+            what += f", {count_of(tally.instances.total(), 'segment' if export.format == 'panoptic' else 'instance')}"
+        line = f"{target.results[split]}: {what}"
+        if not tally.photographs:
+            line = f"{target.results[split]}: not written, no photograph of this split can be used"
+        if tally.crowds:
+            line += f", {tally.crowds:,} of them marked as crowds"
+        if tally.dropped:
+            line += f"; {tally.dropped:,} under --min-area dropped"
+        if tally.hidden:
+            line += f"; {tally.hidden:,} hidden under others"
+        say(console, line)
+        if export.simplify:
+            share = tally.wrong_pixels / max(tally.area.total(), 1)
+            changed = f"{tally.wrong_pixels:,} pixels lost or added, {share:.2%} of the instances"
+            say(console, f"  --simplify {export.simplify:g} px: {changed}")
+        if tally.empty:
+            say(console, f"  {len(tally.empty)} without any instance (all background or ignored): {_some(tally.empty)}")
+
+
+def _class_table(dataset: Dataset, tallies: Mapping[str, Tally]) -> Table:
     table = Table(title=f"Instances of {escape(dataset.name)}", caption="side: of a square of the mean area, px")
     for heading in ("class", "group"):
-        table.add_column(heading)
-    for heading in (*results, "side", "under 16 px"):
+        table.add_column(heading, overflow="fold")
+    for heading in (*tallies, "side", f"under {SMALL} px"):
         table.add_column(escape(heading), justify="right")
-    for row in class_statistics({split: result.document for split, result in results.items()}, dataset):
-        side = "" if math.isnan(row["side"]) else f"{row['side']:.0f}"
-        counts = [f"{row['instances'][split]:,}" for split in results]
-        table.add_row(escape(row["name"]), escape(row["group"]), *counts, side, f"{row['small']:,}")
+    for row in categories(dataset):
+        key = str(row["id"])
+        counts = [tally.instances[key] for tally in tallies.values()]
+        area = sum(tally.area[key] for tally in tallies.values())
+        side = f"{math.sqrt(area / sum(counts)):.0f}" if sum(counts) else ""
+        small = sum(tally.small[key] for tally in tallies.values())
+        table.add_row(
+            escape(row["name"]), escape(row["supercategory"]), *(f"{count:,}" for count in counts), side, f"{small:,}"
+        )
     table.add_section()
-    totals = [f"{len(result.document['annotations']):,}" for result in results.values()]
-    table.add_row("all", "", *totals, "", "")
-    console.print(table)
-    for split, result in results.items():
-        images, instances = len(result.document["images"]), len(result.document["annotations"])
-        line = f"{paths[split]}: {images:,} photographs, {instances:,} instances"
-        if not images:
-            line = f"{paths[split]}: not written, no photograph of this split can be used"
-        if result.dropped:
-            line += f"; {result.dropped:,} components under --min-area dropped"
-        say(console, line)
-        if result.empty:
-            line = f"  {len(result.empty)} without any instance (all background or ignored): {_some(result.empty)}"
-            say(console, line)
+    table.add_row("all", "", *(f"{tally.instances.total():,}" for tally in tallies.values()), "", "")
+    return table
 
 
-def _some(names: list[str], most: int = 20) -> str:
+def _some(names: Sequence[str], most: int = 20) -> str:
     """Names in one line, at most so many."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

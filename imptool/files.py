@@ -8,13 +8,16 @@ import json
 import os
 import re
 import reprlib
+import signal
 import tempfile
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -31,7 +34,14 @@ RECIPES = Path(__file__).parent / "recipes"  # travels in the wheel; the checkou
 
 
 class InputError(Exception):
-    """A user's mistake, told in one line: the file, what is wrong with it and what to do. The command line exits with 2."""
+    """A user's mistake, told in one line: the file, what is wrong with it and what to do. The command line exits with 2.
+
+    `kind` sorts it among the problems that `imptool inspect` tells, where it is known better than where it was met.
+    """
+
+    def __init__(self, line: str, *, kind: str = "") -> None:
+        super().__init__(line)
+        self.kind = kind
 
 
 class Strict(BaseModel):
@@ -187,12 +197,12 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
         file.write("\n")
 
 
-def check_free(path: Path, *, overwrite: bool | None) -> None:
-    """InputError when an output folder holds results and `overwrite` was not asked for; None: there is no such switch."""
+def check_free(path: Path, *, force: bool | None) -> None:
+    """InputError when an output folder holds results and `force` was not asked for; None: there is no such switch."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, not a folder: choose another --out")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        way_out = "choose another --out" if overwrite is None else "add --overwrite, or choose another --out"
+    if path.is_dir() and any(path.iterdir()) and not force:
+        way_out = "choose another --out" if force is None else "add --force, or choose another --out"
         raise InputError(f"{path} already holds results: {way_out}")
 
 
@@ -235,6 +245,43 @@ def read_ahead(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def map_ahead(work: Callable[[Element], Value], elements: Sequence[Element], *, workers: int) -> Iterator[Value]:
+    """Work on elements in processes, a few ahead and in order; with fewer than two workers, in this one.
+
+    `work` is pickled; a process takes a second to start.
+    """
+    if workers < 2:
+        yield from map(work, elements)
+        return
+    # Spawned, not forked: a fork of a process with threads (OpenCV, torch) may hang.
+    pool = ProcessPoolExecutor(min(workers, max(len(elements), 1)), get_context("spawn"), _start_worker)
+    try:
+        waiting: deque[Future[Value]] = deque()
+        for element in elements:
+            waiting.append(pool.submit(work, element))
+            if len(waiting) > 3 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    import cv2  # here, as `imptool --help` imports this file
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the first one ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)  # a process for every core is enough
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # killed, it cannot end its workers itself
+        os._exit(1)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 from PIL import Image
@@ -22,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from imptool.data.coco import coco_document, write_coco
-from imptool.data.components import Components, find_components
+from imptool.data.components import Instances, find_components
 from imptool.data.dataset import Generator
 from imptool.data.images import write_label_map
 from imptool.data.outfits import CLASSES, GROUP_OF_CLASS, GROUPS, TABLE_7, VERSION, draw_outfit
-from imptool.files import InputError, read_yaml, whole_file
+from imptool.files import InputError, map_ahead, read_yaml, whole_file
 from imptool.report.progress import track
 
 MOST, SIDES = 1_000_000, (32, 4096)  # pictures; px
@@ -51,7 +47,7 @@ def write_outfits(
     seed: int,
     groups: bool,
     workers: int,
-    overwrite: bool,
+    force: bool,
     console: Console,
 ) -> Path:
     """Write `images/`, `labels/`, `instances.json` and `<folder>.yaml` under `out`; give the YAML's path.
@@ -59,14 +55,14 @@ def write_outfits(
     Args:
         groups: describe the pictures with the groups of Table 7 as classes.
         size: (height, width). The same seed and size give the same picture at a number, whatever the count.
-        overwrite: replace what an earlier call with other numbers wrote; anything else in the folder is never touched.
+        force: replace what an earlier call with other numbers wrote; anything else in the folder is never touched.
     Raises:
         InputError: an impossible count, size or seed, or a folder that holds something else.
     """
     _check(count, size, seed)
     generator = Generator(name="outfits", version=VERSION, seed=seed, size=list(size), count=count)
     path = out / f"{out.resolve().name}.yaml"
-    _make_room(out, path, generator, overwrite=overwrite)
+    _make_room(out, path, generator, force=force)
     _write_description(path, generator, groups=groups)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -100,7 +96,7 @@ def _check(count: int, size: tuple[int, int], seed: int) -> None:
         raise InputError(f"--seed {seed}: from 0 to 2^63 - 1")
 
 
-def _make_room(out: Path, path: Path, generator: Generator, *, overwrite: bool) -> None:
+def _make_room(out: Path, path: Path, generator: Generator, *, force: bool) -> None:
     """Leave the folder empty of earlier pictures; refuse one that holds anything else, or, unasked, other pictures."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, not a folder: choose another OUT")
@@ -110,8 +106,8 @@ def _make_room(out: Path, path: Path, generator: Generator, *, overwrite: bool) 
     if not there <= {path.name, *_RESULTS} or not path.is_file():
         raise InputError(f"{out} holds something else than generated outfits: choose an empty or new folder")
     earlier = read_yaml(path).get("generator")
-    if earlier != generator.model_dump() and not overwrite:
-        raise InputError(f"{out} holds other outfits already ({path.name} says which): add --overwrite, or choose another OUT")
+    if earlier != generator.model_dump() and not force:
+        raise InputError(f"{out} holds other outfits already ({path.name} says which): add --force, or choose another OUT")
     for name in ("images", "labels"):
         if (out / name).is_dir():
             shutil.rmtree(out / name)
@@ -137,23 +133,10 @@ def _write_description(path: Path, generator: Generator, *, groups: bool) -> Non
 def _draw_all(out: Path, *, count: int, size: tuple[int, int], seed: int, workers: int) -> Iterator[Written]:
     """Draw and write the pictures in order; with workers, in processes that stay a little ahead."""
     draw = partial(_draw_one, out, size, seed)
-    if workers < 2 or count < 50:  # a process takes a second to start
-        yield from map(draw, range(count))
-        return
     step = 8
-    # Spawned, not forked: a fork of a process with threads (OpenCV, torch) may hang.
-    with ProcessPoolExecutor(min(workers, count), get_context("spawn"), _start_worker) as pool:
-        waiting: deque[Future[list[Written]]] = deque()
-        for start in range(0, count, step):
-            waiting.append(pool.submit(_draw_some, draw, range(start, min(start + step, count))))
-            if len(waiting) > 3 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)  # a process for every core is enough
+    blocks = [range(start, min(start + step, count)) for start in range(0, count, step)]
+    for written in map_ahead(partial(_draw_some, draw), blocks, workers=workers if count >= 50 else 1):
+        yield from written
 
 
 def _draw_some(draw: partial[Written], indices: range) -> list[Written]:
@@ -171,7 +154,7 @@ def _draw_one(out: Path, size: tuple[int, int], seed: int, index: int) -> Writte
     return Written(index, annotations, parts.class_ids.tolist(), parts.areas.tolist())
 
 
-def _joined(components: Components, number: int, class_of_instance: np.ndarray) -> dict[str, Any]:
+def _joined(components: Instances, number: int, class_of_instance: np.ndarray) -> dict[str, Any]:
     """The COCO row of a garment: its components as one mask."""
     rows = np.flatnonzero(components.class_ids == number)
     masks: list[Any] = [{"size": list(components.size), "counts": components.rles[row]} for row in rows]

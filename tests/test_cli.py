@@ -47,7 +47,8 @@ def test_doctor_ends_with_1_where_the_operator_is_wrong_or_fails(imptool: Imptoo
 def test_help_lists_the_commands_in_the_order_of_the_work(imptool: Imptool) -> None:
     text = imptool("--help").output
     listed = text[text.index("Commands:") :]
-    places = [listed.index(f"  {name} ") for name in ("demo", "outfits", "convert-instances", "train", "eval", "predict")]
+    names = ("demo", "outfits", "convert-instances", "inspect", "train", "eval", "predict")
+    places = [listed.index(f"  {name} ") for name in names]
     assert places == sorted(places)
 
 
@@ -55,7 +56,7 @@ def test_help_lists_the_commands_in_the_order_of_the_work(imptool: Imptool) -> N
     ("raised", "code", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "instances/drawn/val.json"), 2, "instances/drawn/val.json: No space"),
-        (KeyboardInterrupt(), 130, "what was finished is kept"),
+        (KeyboardInterrupt(), 130, "stopped; the same command with --resume goes on"),
     ],
 )
 def test_full_disk_and_ctrl_c_end_in_one_line(
@@ -64,7 +65,7 @@ def test_full_disk_and_ctrl_c_end_in_one_line(
     def fail(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr(imptool_convert, "write_coco", fail)
+    monkeypatch.setattr(imptool_convert, "_write_result", fail)
     result = imptool("convert-instances", "drawn.yaml")
     assert result.exit_code == code
     assert words in result.output

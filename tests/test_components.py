@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from imptool.data.components import Components, find_components, rle_length
+from imptool.data.components import Instances, count_holes, find_components, find_regions, rle_length
 
 IntMap = NDArray[np.integer]
 
@@ -40,11 +40,11 @@ def masks_by_scipy(semantic_map: IntMap, connectivity: int) -> list[tuple[int, N
     return found
 
 
-def masks_of(found: Components) -> list[NDArray[np.uint8]]:
+def masks_of(found: Instances) -> list[NDArray[np.uint8]]:
     return [coco_mask.decode({"size": found.size, "counts": counts}) for counts in found.rles]
 
 
-def assert_rows_match_pycocotools(found: Components, masks: list[NDArray[np.uint8]]) -> None:
+def assert_rows_match_pycocotools(found: Instances, masks: list[NDArray[np.uint8]]) -> None:
     rles = [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
     assert found.rles == [rle["counts"] for rle in rles]
     assert found.areas.tolist() == [int(coco_mask.area(rle)) for rle in rles]
@@ -219,3 +219,32 @@ def test_real_maps_have_the_components_that_their_table_counts(shared_data: Path
             if len(found.areas) != int(row[f"n_comp_{connectivity}conn_fg"]):
                 wrong.append((row["id"], connectivity))
     assert not wrong
+
+
+def holes_by_scipy(mask: NDArray[np.uint8], connectivity: int) -> int:
+    """Regions of the outside that do not reach the border; where 8 connects the inside, 4 connects the outside."""
+    outside = ndimage.generate_binary_structure(2, 1 if connectivity == 8 else 2)
+    return ndimage.label(np.pad(mask, 1) == 0, outside)[1] - 1
+
+
+@settings(deadline=None)
+@given(small_maps, st.sampled_from([4, 8]))
+def test_holes_are_those_of_scipy(semantic_map: IntMap, connectivity: int) -> None:
+    found = find_components(semantic_map, skip=[0], connectivity=connectivity)
+    counted = count_holes(semantic_map, skip=[0], connectivity=connectivity)
+    assert counted.tolist() == [holes_by_scipy(mask, connectivity) for mask in masks_of(found)]
+
+
+@settings(deadline=None)
+@given(small_maps)
+def test_a_region_is_all_that_has_one_number(numbers: IntMap) -> None:
+    found = find_regions(numbers, skip=[0])
+    expected = [int(number) for number in np.unique(numbers) if number]
+    assert found.class_ids.tolist() == expected
+    assert_rows_match_pycocotools(found, [(numbers == number).astype(np.uint8) for number in expected])
+
+
+@settings(deadline=None, max_examples=30)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 40)), elements=st.integers(0, 1)))
+def test_maps_of_any_width_are_read_to_their_last_column(semantic_map: IntMap) -> None:
+    assert int(find_components(semantic_map).areas.sum()) == semantic_map.size

@@ -18,6 +18,9 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from imptool.data.coco import draw_instances
+from imptool.data.dataset import load_dataset
+from imptool.data.samples import TrainingSamples
+from imptool.recipe import Augment, Input
 
 Run = Callable[..., Result]
 
@@ -133,7 +136,7 @@ def test_min_area_drops_smaller_components_and_says_how_many(workplace: Path, im
     document = read("instances/drawn/all.json")
     assert sorted(row["area"] for row in document["annotations"] if row["image_id"] == 1) == [2, 3]
     assert [row["id"] for row in document["annotations"]] == list(range(1, len(document["annotations"]) + 1))
-    assert "; 1 components under --min-area dropped" in result.stdout
+    assert "; 1 under --min-area dropped" in result.stdout
 
 
 def test_a_map_of_background_alone_is_named_and_no_error(workplace: Path, imptool: Run) -> None:
@@ -166,7 +169,7 @@ def test_without_a_dataset_one_line_says_what_to_write(workplace: Path, imptool:
     monkeypatch.chdir("data")
     result = imptool("convert-instances")
     assert result.exit_code == 2
-    assert "for example: imptool convert-instances path/to/dataset" in result.stderr
+    assert "name one, such as path/to/dataset" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -184,10 +187,10 @@ def test_a_result_is_replaced_only_when_asked(workplace: Path, imptool: Run) -> 
     path.write_text("precious")
     refused = imptool("convert-instances", "drawn.yaml")
     assert refused.exit_code == 2
-    assert f"{path} exists: add --overwrite to replace it" in refused.stderr
+    assert f"{path} exists: add --force to replace it" in refused.stderr
     assert path.read_text() == "precious"
     assert [entry.name for entry in path.parent.iterdir()] == ["val.json"]
-    assert imptool("convert-instances", "drawn.yaml", "--overwrite").exit_code == 0
+    assert imptool("convert-instances", "drawn.yaml", "--force").exit_code == 0
     assert len(read(path)["images"]) == 2
 
 
@@ -294,11 +297,11 @@ def test_overwriting_removes_the_file_of_a_split_that_is_bad_now(workplace: Path
     Path("set.yaml").write_text(DRAWN + "splits: {one: one.txt, two: two.txt}\n")
     assert imptool("convert-instances", "set.yaml").exit_code == 0
     cut(LABELS / "000.png", 0.5)
-    assert imptool("convert-instances", "set.yaml", "--overwrite").exit_code == 1
+    assert imptool("convert-instances", "set.yaml", "--force").exit_code == 1
     assert [path.name for path in Path("instances/set").iterdir()] == ["two.json"]
     before = Path("instances/set/two.json").read_bytes()
     cut(LABELS / "001.png", 0.5)
-    assert imptool("convert-instances", "set.yaml", "--overwrite").exit_code == 2
+    assert imptool("convert-instances", "set.yaml", "--force").exit_code == 2
     assert Path("instances/set/two.json").read_bytes() == before  # nothing to put in its place
 
 
@@ -328,16 +331,18 @@ def test_an_empty_split_is_refused_before_anything_is_written(workplace: Path, i
     assert not Path("instances").exists()
 
 
-def test_a_failed_overwrite_leaves_the_old_result(workplace: Path, imptool: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_leaves_the_old_result(workplace: Path, imptool: Run) -> None:
     imptool("convert-instances", "data/drawn")
     before = Path("instances/drawn/all.json").read_bytes()
-
-    def full_disk(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(json, "dump", full_disk)
-    result = imptool("convert-instances", "data/drawn", "--overwrite")
-    assert (result.exit_code, result.stderr) == (2, "Error: instances/drawn/all.json: No space left on device\n")
+    full = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "from imptool.cli import main; main(['convert-instances', 'data/drawn', '--force'])"
+    )
+    result = subprocess.run([sys.executable, "-c", full], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (
+        2,
+        "Error: instances/drawn/.converting-drawn-coco/all.lines: File too large\n",
+    )
     assert Path("instances/drawn/all.json").read_bytes() == before
     assert unfinished() == []
 
@@ -351,3 +356,33 @@ def test_file_names_that_are_no_text_are_converted_and_printed(workplace: Path) 
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert r"(all background or ignored): \udcff" in result.stdout
+
+
+# --- what train makes of it ---
+
+
+def test_train_reads_semantic_maps_that_were_written(workplace: Path, imptool: Run) -> None:
+    assert imptool("convert-instances", "drawn.yaml", "--format", "semantic").exit_code == 0
+    prepared = "semantic/drawn/drawn.yaml"
+    for options in ((), ("--out", "twice")):  # train looks in instances/<dataset>/
+        assert imptool("convert-instances", prepared, *options).exit_code == 0
+    assert imptool("convert-instances", "drawn.yaml", "--out", "once").exit_code == 0
+    for split in ("train", "val"):
+        once, twice = read(f"once/{split}.json"), read(f"twice/{split}.json")
+        assert once["annotations"] == twice["annotations"]
+    result = imptool("train", "tiny.yaml", "--dataset", prepared, "--device", "cpu", "--workers", 0)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_crowd_is_no_example_for_training(workplace: Path, imptool: Run) -> None:
+    assert imptool("convert-instances", "drawn.yaml").exit_code == 0
+    dataset = load_dataset("drawn.yaml")
+    document = read("instances/drawn/train.json")
+    size, augment = Input(short_side=64, long_side=96), Augment(flip=0.0)
+    counts = []
+    for crowd in (0, 1):
+        for row in document["annotations"]:
+            row["iscrowd"] = int(crowd and row["category_id"] == 1)
+        sample = TrainingSamples(dataset, "train", document, size=size, augment=augment, seed=0)[0]
+        counts.append(sample.target["labels"].tolist())
+    assert counts == [[1, 2], [2]]

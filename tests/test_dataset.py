@@ -242,7 +242,7 @@ def test_an_ids_line_names_the_unknown_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("made", "line"),
     [
-        ((), "has no folder of photographs: expected images/ or photos/ in it"),
+        ((), "has no folder labels/: expected PNGs with the stems of images/ in it"),
         (("images",), "has no folder labels/: expected PNGs with the stems of images/ in it"),
         (("images", "labels"), "has no photographs"),
     ],
@@ -261,7 +261,7 @@ def test_a_folder_of_colour_maps_without_a_class_list_says_so(tmp_path: Path) ->
 
 
 def test_the_dataset_here_is_its_yaml_before_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no dataset in .*for example: imptool convert-instances"):
+    with pytest.raises(InputError, match=r"no dataset in .*name one, such as path/to/dataset"):
         find_dataset_here(tmp_path)
     plain_folder(tmp_path)
     (tmp_path / "other.yaml").write_text("dataset: something else\n")
@@ -426,8 +426,8 @@ def test_random_splits_part_the_photographs_and_keep_groups_together(
 
 def test_stems_that_no_photograph_has_are_noted_where_they_should_stay_together(workplace: Path) -> None:
     rule = "random_splits: {{seed: 1, sizes: {{val: 2}}, rest: train, together: [['000', '{}'], ['001', '{}']]}}\n"
-    assert described(DRAWN + rule.format("002", "003")).note == ""
-    note = described(DRAWN + rule.format("02", "0O3")).note
+    assert described(DRAWN + rule.format("002", "003")).notes == ()
+    note = described(DRAWN + rule.format("02", "0O3")).notes[0]
     assert note == "set.yaml: random_splits: together: no photograph has the stem 02 and 1 more"
 
 

@@ -225,9 +225,9 @@ def test_own_pictures_are_drawn_again_and_others_only_on_request(tmp_path: Path,
     assert len(list((out / "images").iterdir())) == 6
     refused = imptool(*few, 4)
     assert refused.exit_code == 2
-    assert "--overwrite" in refused.stderr
+    assert "--force" in refused.stderr
     assert len(list((out / "images").iterdir())) == 6
-    assert imptool(*few, 4, "--overwrite").exit_code == 0
+    assert imptool(*few, 4, "--force").exit_code == 0
     assert len(list((out / "images").iterdir())) == 4
 
 
@@ -256,8 +256,8 @@ def test_an_impossible_request_is_one_line(
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path, imptool: Callable[..., Result]) -> None:
     (tmp_path / "mine" / "images").mkdir(parents=True)
     (tmp_path / "mine" / "images" / "holiday.jpg").write_text("mine")
-    for overwrite in ((), ("--overwrite",)):
-        result = imptool("outfits", tmp_path / "mine", "--count", 2, *overwrite)
+    for force in ((), ("--force",)):
+        result = imptool("outfits", tmp_path / "mine", "--count", 2, *force)
         assert result.exit_code == 2
         assert len(result.stderr.strip().splitlines()) == 1
     assert (tmp_path / "mine" / "images" / "holiday.jpg").read_text() == "mine"

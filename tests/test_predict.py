@@ -127,7 +127,7 @@ def test_results_are_not_overwritten_unasked(run: Path, imptool: Imptool) -> Non
     again = imptool("predict", "photos")
     assert again.exit_code == 2
     assert "predictions/photos already holds results" in again.output
-    assert imptool("predict", "photos", "--overwrite").exit_code == 0
+    assert imptool("predict", "photos", "--force").exit_code == 0
     assert Path("predictions/photos/predictions.json").read_bytes() == before  # two runs, equal bytes
 
 
@@ -136,10 +136,10 @@ def test_overwriting_removes_the_maps_of_photographs_that_are_gone_and_nothing_e
     assert imptool("predict", "photos").exit_code == 0
     Path("predictions/photos/notes.txt").write_text("mine")
     Path("photos/grey.png").unlink()
-    assert imptool("predict", "photos", "--overwrite").exit_code == 0
+    assert imptool("predict", "photos", "--force").exit_code == 0
     assert not Path("predictions/photos/labels/grey.png").exists()
     assert Path("predictions/photos/notes.txt").read_text() == "mine"
-    refused = imptool("predict", "photos", "--out", "photos", "--overwrite")
+    refused = imptool("predict", "photos", "--out", "photos", "--force")
     assert refused.exit_code == 2
     assert "holds no results of imptool predict" in refused.output
 
@@ -154,7 +154,7 @@ def test_channel_of_the_largest_logit_is_that_of_resizing_all_at_once() -> None:
 def test_current_folder_as_input_does_not_parse_its_own_results(run: Path, imptool: Imptool) -> None:
     Image.fromarray(draw_pair(0)[0]).save("a.jpg")
     for _ in range(2):
-        assert imptool("predict", ".", "--overwrite").exit_code == 0
+        assert imptool("predict", ".", "--force").exit_code == 0
     (document,) = Path("predictions").glob("*/images.json")
     assert [image["file_name"] for image in json.loads(document.read_text())["images"]] == ["a.jpg"]
 
@@ -273,7 +273,7 @@ def test_results_of_imptool_are_no_photographs(run: Path, imptool: Imptool) -> N
     assert result.exit_code == 0, result.output
     assert "photos: 6 photographs" in result.stdout
     assert len(json.loads(Path("again/images.json").read_text())["images"]) == 6
-    within = imptool("predict", "photos/parsed/overlays", "--out", "photos/parsed", "--overwrite")
+    within = imptool("predict", "photos/parsed/overlays", "--out", "photos/parsed", "--force")
     assert within.exit_code == 2
     assert "photos/parsed/overlays holds no photographs" in within.stderr
     refused = imptool("predict", "photos/parsed", "--out", "more")
@@ -289,7 +289,7 @@ def test_what_a_killed_run_leaves_can_be_overwritten(run: Path, imptool: Imptool
     assert subprocess.run(command, check=False, capture_output=True).returncode == 9
     assert Path("predictions/photos/overlays").is_dir()
     assert imptool("predict", "photos").exit_code == 2
-    assert imptool("predict", "photos", "--overwrite").exit_code == 0
+    assert imptool("predict", "photos", "--force").exit_code == 0
     assert len(json.loads(Path("predictions/photos/images.json").read_text())["images"]) == 6
 
 

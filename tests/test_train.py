@@ -236,7 +236,7 @@ def test_photographs_that_were_not_converted_are_refused_before_training(convert
     result = imptool("train", "tiny.yaml")
     assert result.exit_code == 2
     assert "made for other photographs than split train" in result.output
-    assert "convert again with --overwrite" in result.output
+    assert "convert again with --force" in result.output
 
 
 @pytest.mark.parametrize(
@@ -506,8 +506,8 @@ def test_instances_made_from_what_has_changed_are_refused(converted: Path, impto
     result = imptool("train", "tiny.yaml")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert words in result.stderr
-    assert "convert again with --overwrite" in result.stderr
-    assert imptool("convert-instances", "drawn.yaml", "--overwrite").exit_code == 0
+    assert "convert again with --force" in result.stderr
+    assert imptool("convert-instances", "drawn.yaml", "--force").exit_code == 0
     read_instances(load_dataset("drawn.yaml"), "train")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pycocotools import mask as coco_mask
 
-from imptool.data.components import Components, rle_length
+from imptool.data.components import Instances, find_components, join, rle_length
 from imptool.files import InputError, write_json
 
 Row = dict[str, Any]
@@ -24,20 +25,20 @@ _NEEDED_KEYS = {
 }
 
 
-def annotations_of(components: Components, *, image_id: int, first_id: int) -> list[Row]:
-    """One COCO annotation per component, in the same order, with ids from `first_id` on; ready for JSON."""
-    class_ids, areas, boxes = components.class_ids.tolist(), components.areas.tolist(), components.boxes.tolist()
+def annotations_of(instances: Instances, *, image_id: int, first_id: int) -> list[Row]:
+    """One COCO annotation per instance, in the same order, with ids from `first_id` on; ready for JSON."""
+    class_ids, areas, boxes = instances.class_ids.tolist(), instances.areas.tolist(), instances.boxes.tolist()
     return [
         {
             "id": first_id + n,
             "image_id": image_id,
             "category_id": class_ids[n],
-            "segmentation": {"size": list(components.size), "counts": rle.decode("ascii")},
+            "segmentation": {"size": list(instances.size), "counts": rle.decode("ascii")},
             "area": areas[n],
             "bbox": boxes[n],
-            "iscrowd": 0,
+            "iscrowd": int(instances.crowd[n]),
         }
-        for n, rle in enumerate(components.rles)
+        for n, rle in enumerate(instances.rles)
     ]
 
 
@@ -82,19 +83,24 @@ def read_coco(path: Path) -> Row:
             key or value that is missing or of the wrong kind; for an id given twice; for the id of an image or category
             that the file does not list; for a segmentation that does not fit its image.
     """
+    document = read_json(path)
     try:
-        document = json.loads(path.read_bytes())
+        _check_document(document)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    return document
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; InputError when it cannot be read."""
+    try:
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a COCO JSON file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; give the path of a COCO JSON file") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}; give a COCO JSON file, or make this one again") from error
-    try:
-        _check_document(document)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    return document
 
 
 def decode_masks(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -130,36 +136,65 @@ def draw_instances(
     Raises:
         ValueError: an id does not fit `dtype`, or as `decode_masks`.
     """
-    ids = [background, *(annotation["category_id"] for annotation in annotations)]
+    found = instances_of(annotations, size)
+    ids = [background, *found.class_ids.tolist()]
     limits = np.iinfo(dtype)
     if min(ids) < limits.min or max(ids) > limits.max:
         raise ValueError(f"class ids must fit {np.dtype(dtype)}, got {min(ids)} to {max(ids)}")
-    rles = [_compressed_rle(annotation["segmentation"], size) for annotation in annotations]
-    areas = [int(coco_mask.area(rle)) for rle in rles]
     semantic_map = np.full(size, background, dtype)
-    for n in sorted(range(len(rles)), key=lambda n: (-areas[n], annotations[n]["id"])):
-        semantic_map[coco_mask.decode(rles[n]) == 1] = annotations[n]["category_id"]
+    for n in sorted(range(len(found.rles)), key=lambda n: (-found.areas[n], annotations[n]["id"])):
+        semantic_map[coco_mask.decode({"size": size, "counts": found.rles[n]}) == 1] = found.class_ids[n]
     return semantic_map
 
 
-def _compressed_rle(segmentation: Any, size: tuple[int, int]) -> Row:
-    """Any of COCO's three forms as compressed RLE."""
-    _check_segmentation(segmentation, size)
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, *size)
-    return segmentation
+def instances_of(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Instances:
+    """One image's annotations as instances, in the same order; areas and boxes are those of the masks.
+
+    Args:
+        annotations: COCO dicts with `category_id`, `segmentation` and, where it is one, `iscrowd`.
+        size: (H, W) of the image.
+    Raises:
+        ValueError: as `decode_masks`.
+    """
+    rles = [_compressed_rle(annotation["segmentation"], size) for annotation in annotations]
+    counts = [rle["counts"] if isinstance(rle["counts"], bytes) else rle["counts"].encode() for rle in rles]
+    return Instances(
+        class_ids=np.array([annotation["category_id"] for annotation in annotations], np.int64),
+        areas=coco_mask.area(rles).astype(np.int64) if rles else np.zeros(0, np.int64),
+        boxes=coco_mask.toBbox(rles).astype(np.int64) if rles else np.zeros((0, 4), np.int64),
+        rles=counts,
+        size=size,
+        crowd=np.array([annotation.get("iscrowd", 0) == 1 for annotation in annotations], np.bool_),
+    )
 
 
-def _check_segmentation(segmentation: Any, size: tuple[int, int]) -> None:
-    """Refuse what pycocotools would read as noise, or take all memory for."""
+def split_instances(instances: Instances, connectivity: int) -> Instances:
+    """Every instance parted into its connected components; none of them is a crowd."""
+    parts = []
+    for class_id, rle in zip(instances.class_ids, instances.rles, strict=True):
+        mask = coco_mask.decode({"size": instances.size, "counts": rle})
+        found = find_components(mask, skip=[0], connectivity=connectivity)
+        parts.append(replace(found, class_ids=np.full(len(found.rles), class_id)))
+    return join(parts, instances.size)
+
+
+def parse_segmentation(segmentation: Any, size: tuple[int, int]) -> Any:
+    """Check what pycocotools would read as noise, or take all memory for.
+
+    Args:
+        segmentation: polygons (lists or arrays x, y, x, y, ...) or an RLE, plain or compressed.
+        size: (H, W) of the image.
+    Returns:
+        a list of arrays [2 P] float64, or the RLE as it is.
+    Raises:
+        ValueError: it has none of COCO's forms, or not the size of the image.
+    """
     if isinstance(segmentation, list):
-        # Its memory grows with the length of the outline, so a wild coordinate would fill it.
-        reach = max(size)
-        if not segmentation or not all(_is_ring(ring, -reach, 2 * reach) for ring in segmentation):
+        # The memory of a polygon grows with the length of its outline, so a wild coordinate would fill it.
+        rings = [parse_ring(ring, max(size)) for ring in segmentation]
+        if not rings or any(ring is None for ring in rings):
             raise ValueError("polygons must be lists x, y, x, y, ... of three points or more, in or near the image")
-        return
+        return rings
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str | bytes | list):
         raise ValueError("segmentation must be a list of polygons or an RLE {size, counts}")
     if segmentation.get("size") not in (list(size), tuple(size)):
@@ -167,12 +202,29 @@ def _check_segmentation(segmentation: Any, size: tuple[int, int]) -> None:
     length = _counts_length(segmentation["counts"])
     if length != size[0] * size[1]:
         raise ValueError(f"the RLE covers {length} pixels, its image has {size[0] * size[1]}")
+    return segmentation
 
 
-def _is_ring(ring: Any, low: float, high: float) -> bool:
+def parse_ring(ring: Any, reach: int) -> NDArray[np.float64] | None:
+    """A polygon's coordinates [2 P], P >= 3, none of them farther than `reach` px from the image; None when it is no such."""
+    if isinstance(ring, np.ndarray):
+        return ring  # parsed before
     if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2:
-        return False
-    return all(isinstance(value, int | float) and low <= value <= high for value in ring)
+        return None
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in ring):
+        return None
+    low, high = min(ring), max(ring)
+    return np.array(ring, np.float64) if -reach <= low and high <= 2 * reach and sum(ring) == sum(ring) else None
+
+
+def _compressed_rle(segmentation: Any, size: tuple[int, int]) -> Row:
+    """Any of COCO's three forms as compressed RLE."""
+    segmentation = parse_segmentation(segmentation, size)
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, *size)
+    return segmentation
 
 
 def _counts_length(counts: str | bytes | list[Any]) -> int:
@@ -216,7 +268,7 @@ def _check_document(document: Any) -> None:
         if annotation.get("iscrowd", 0) not in (0, 1):
             raise ValueError(f"{name} has the iscrowd {annotation['iscrowd']!r}; write 0 or 1, or leave it out")
         try:
-            _check_segmentation(annotation["segmentation"], sizes[annotation["image_id"]])
+            parse_segmentation(annotation["segmentation"], sizes[annotation["image_id"]])
         except ValueError as error:
             raise ValueError(f"{name}: {error}; correct or remove it") from error
 

@@ -1,10 +1,12 @@
-"""Semantic map -> connected components, each with class, area, box and COCO RLE, without a mask per component."""
+"""Semantic map -> instances, each with class, area, box and COCO RLE, without a mask per instance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -14,18 +16,21 @@ Ints = NDArray[np.int64]
 
 # Each is compiled once; any other integer type is taken as int64.
 _COMPILED_TYPES = (np.uint8, np.uint16, np.int32, np.int64)
+_BLOCK = 4  # words of 8 bytes that are compared at once
+_1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
 
 
 @dataclass(frozen=True, eq=False)
-class Components:
-    """The N components of one semantic map, a row each, ordered by class id, then by first pixel in column-major order.
+class Instances:
+    """The N instances of one photograph, a row each.
 
     Attributes:
         class_ids: [N] int64.
         areas: [N] int64, in pixels; holes do not count.
         boxes: [N, 4] int64 xywh, in whole pixels.
         rles: N byte strings, the `counts` of COCO's compressed RLE.
-        size: (H, W) of the map.
+        size: (H, W) of the photograph.
+        crowd: [N] bool, True for a group that nobody told apart (COCO's `iscrowd`); never so for a component.
     """
 
     class_ids: Ints
@@ -33,46 +38,186 @@ class Components:
     boxes: Ints
     rles: list[bytes]
     size: tuple[int, int]
+    crowd: NDArray[np.bool_]
+
+    def rows(self, chosen: NDArray[np.bool_] | Ints) -> Instances:
+        """The instances of a mask [N] or of row numbers, in that order."""
+        numbers = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        rles = [self.rles[number] for number in numbers.tolist()]
+        return Instances(
+            self.class_ids[numbers], self.areas[numbers], self.boxes[numbers], rles, self.size, self.crowd[numbers]
+        )
 
 
-def find_components(semantic_map: NDArray[np.integer], *, skip: Sequence[int] = (), connectivity: int = 8) -> Components:
+class UnknownIds(ValueError):
+    """A map holds an id that `new_ids` gives no class."""
+
+
+def find_components(
+    semantic_map: NDArray[np.integer], *, skip: Sequence[int] = (), connectivity: int = 8, new_ids: Ints | None = None
+) -> Instances:
     """Find the connected regions of equal class id.
 
     Args:
         semantic_map: [H, W] integers >= 0; H and W may be 0.
         skip: class ids that become no component (background, ignore).
         connectivity: 8 (pixels that share an edge or a corner are connected) or 4 (an edge only).
+        new_ids: [I] int64, the class id of each id of the map, -1 for none; it is looked up once for each run of pixels.
+            `skip` and the result are of class ids.
     Returns:
-        Components; equal maps give equal results, byte for byte.
+        Instances, ordered by class id, then by first pixel in column-major order; equal maps give equal results, byte for byte.
     Raises:
         ValueError: semantic_map is not [H, W], not of integers or holds a negative id; connectivity is not 4 or 8.
+        UnknownIds: the map holds an id without a class.
     Source:
         RLE: the format of the COCO API (column-major run lengths, 5 bits a character, each but the first three as the
         difference from the one two before). Components as instances: Fu, Berg, Berg, IMP (2019).
     """
+    runs, components, _ = _find(semantic_map, skip, connectivity, new_ids)
+    return _instances(runs, components)
+
+
+def find_regions(numbers: NDArray[np.integer], *, skip: Sequence[int] = ()) -> Instances:
+    """One instance for each number of a map [H, W], however many parts it has; `class_ids` are the numbers.
+
+    Raises:
+        ValueError: as `find_components`.
+    """
+    runs = _find_runs(numbers, skip)
+    _, region_of_run = np.unique(runs.classes, return_inverse=True)
+    count = int(region_of_run.max(initial=-1)) + 1
+    return _instances(runs, _Grouping(region_of_run.astype(np.int64), count))
+
+
+def numbered_instances(
+    semantic_map: NDArray[np.integer],
+    numbers: NDArray[np.integer],
+    *,
+    skip: Sequence[int],
+    things: Sequence[int],
+    connectivity: int,
+    components: bool,
+) -> Instances:
+    """The instances of a map whose source tells those of a class apart.
+
+    Pixels of things that have no number are a group that nobody told apart: one crowd for each class. Those of other classes
+    become components.
+
+    Args:
+        semantic_map: [H, W] class ids.
+        numbers: [H, W] the number of the instance at each pixel, 0 for none; of one class or of several.
+        skip: class ids that become no instance.
+        things: class ids whose instances are numbered.
+        components: part every instance, and crowd, into its connected components.
+    Returns:
+        Instances, ordered by class id, those with a number first.
+    """
+    kept = ~np.isin(semantic_map, skip)
+    told_apart = np.where(kept & (numbers > 0), semantic_map.astype(np.int64) << 32 | numbers, 0)
+    crowd = kept & (numbers == 0) & np.isin(semantic_map, things)
+    # Ids are moved by one, so that 0 is free for what is not asked for.
+    crowds, stuff = (
+        np.where(chosen, semantic_map.astype(np.int64) + 1, 0) for chosen in (crowd, kept & (numbers == 0) & ~crowd)
+    )
+    parts = partial(find_components, connectivity=connectivity) if components else find_regions
+    found = parts(told_apart, skip=[0]), parts(crowds, skip=[0]), find_components(stuff, skip=[0], connectivity=connectivity)
+    ids = found[0].class_ids >> 32, found[1].class_ids - 1, found[2].class_ids - 1
+    joined = join([replace(each, class_ids=id_) for each, id_ in zip(found, ids, strict=True)], found[0].size)
+    is_crowd = np.zeros(len(joined.rles), np.bool_)
+    is_crowd[len(found[0].rles) :][: len(found[1].rles)] = not components
+    return replace(joined, crowd=is_crowd).rows(np.argsort(joined.class_ids, kind="stable"))
+
+
+def join(parts: Sequence[Instances], size: tuple[int, int]) -> Instances:
+    """All instances of several lists of one photograph, in order."""
+    return Instances(
+        class_ids=np.concatenate([np.zeros(0, np.int64), *(part.class_ids for part in parts)]),
+        areas=np.concatenate([np.zeros(0, np.int64), *(part.areas for part in parts)]),
+        boxes=np.concatenate([np.zeros((0, 4), np.int64), *(part.boxes for part in parts)]),
+        rles=[rle for part in parts for rle in part.rles],
+        size=size,
+        crowd=np.concatenate([np.zeros(0, np.bool_), *(part.crowd for part in parts)]),
+    )
+
+
+def count_holes(semantic_map: NDArray[np.integer], *, skip: Sequence[int] = (), connectivity: int = 8) -> Ints:
+    """The number of holes in each component: [N] int64, in the order of `find_components`.
+
+    Source:
+        Ours, from Euler's formula: runs of neighbouring columns that touch form a graph with one cycle around each hole, so a
+        component has 1 - runs + touches holes.
+    """
+    runs, components, touches = _find(semantic_map, skip, connectivity)
+    ordered = _by_class(runs, components)
+    runs_of_component = np.bincount(ordered.of_run, minlength=ordered.total)
+    return 1 - runs_of_component + np.bincount(ordered.of_run, weights=touches, minlength=ordered.total).astype(np.int64)
+
+
+class _Runs(NamedTuple):
+    """The vertical runs of equal id, column by column; starts and ends are column-major pixel indices, an end is exclusive."""
+
+    first: Ints  # [W + 1] the first run of each column
+    starts: Ints  # [R]
+    ends: Ints  # [R]
+    classes: Ints  # [R]
+    size: tuple[int, int]
+
+
+class _Grouping(NamedTuple):
+    of_run: Ints  # [R] the group of each run
+    total: int
+
+
+def _find(
+    semantic_map: NDArray[np.integer], skip: Sequence[int], connectivity: int, new_ids: Ints | None = None
+) -> tuple[_Runs, _Grouping, Ints]:
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
-    array = _as_compiled_type(np.asarray(semantic_map))
-    height, width = array.shape
+    runs = _find_runs(semantic_map, skip, new_ids)
+    of_run, count, touches = _connect_runs(runs.first, runs.starts, runs.ends, runs.classes, runs.size[0], connectivity == 8)
+    return runs, _Grouping(of_run, count), touches
 
-    first_run, starts, ends, run_classes = _column_runs(array, np.asarray(skip, dtype=np.int64))
-    component_of_run, count = _connect_runs(first_run, starts, ends, run_classes, height, connectivity == 8)
-    class_ids = np.empty(count, np.int64)
-    class_ids[component_of_run] = run_classes
 
-    # Components are numbered by their first pixel so far; a stable sort by class keeps that order within a class.
-    order = np.argsort(class_ids, kind="stable")
-    rank = np.empty(count, np.int64)
-    rank[order] = np.arange(count)
-    component_of_run = rank[component_of_run]
+def _find_runs(semantic_map: NDArray[np.integer], skip: Sequence[int], new_ids: Ints | None = None) -> _Runs:
+    semantic_map = np.asarray(semantic_map)
+    pixels, none = _flat(semantic_map), np.zeros(0, np.int64)
+    height, width = semantic_map.shape
+    if pixels.size == 0:
+        return _Runs(np.zeros(width + 1, np.int64), none, none, none, (height, width))
+    words = (height - 1) * width * pixels.itemsize // 8
+    changes, in_column = _find_changes(pixels, _words(pixels, 0, words), _words(pixels, width, words), height, width)
+    table = none if new_ids is None else new_ids
+    skipped = np.asarray(skip, dtype=np.int64)
+    runs = _Runs(*_column_runs(pixels, changes, in_column, table, skipped), (height, width))
+    if new_ids is not None and runs.classes.min(initial=0) < 0:
+        raise UnknownIds("the map holds ids that become no class")
+    return runs
 
-    areas, boxes = _measure(first_run, starts, ends, component_of_run, count, height)
+
+def _by_class(runs: _Runs, groups: _Grouping) -> _Grouping:
+    """Groups, which are numbered by their first pixel, numbered by class id first."""
+    rank = np.empty(groups.total, np.int64)
+    rank[np.argsort(_class_of_group(runs, groups), kind="stable")] = np.arange(groups.total)
+    return _Grouping(rank[groups.of_run], groups.total)
+
+
+def _class_of_group(runs: _Runs, groups: _Grouping) -> Ints:
+    class_ids = np.empty(groups.total, np.int64)
+    class_ids[groups.of_run] = runs.classes
+    return class_ids
+
+
+def _instances(runs: _Runs, groups: _Grouping) -> Instances:
+    height, width = runs.size
+    pixels = height * width
+    ordered = _by_class(runs, groups)
+    areas, boxes = _measure(runs.first, runs.starts, runs.ends, ordered.of_run, ordered.total, height)
     # A signed number below 2**bits takes bits + 1 bits.
-    digits = (array.size.bit_length() + 5) // 5
-    text, text_ends = _encode(starts, ends, component_of_run, count, array.size, digits)
-    cuts = [0, *text_ends.tolist()]
-    rles = [text[a:b].tobytes() for a, b in pairwise(cuts)]
-    return Components(class_ids[order], areas, boxes, rles, (height, width))
+    digits = (pixels.bit_length() + 5) // 5
+    text, text_ends = _encode(runs.starts, runs.ends, ordered.of_run, ordered.total, pixels, digits)
+    everything, cuts = text[: text_ends[-1] if ordered.total else 0].tobytes(), [0, *text_ends.tolist()]
+    rles = [everything[a:b] for a, b in pairwise(cuts)]
+    return Instances(_class_of_group(runs, ordered), areas, boxes, rles, runs.size, np.zeros(ordered.total, np.bool_))
 
 
 def rle_length(counts: bytes) -> int:
@@ -84,69 +229,118 @@ def rle_length(counts: bytes) -> int:
     return int(_rle_length(np.frombuffer(counts, np.uint8)))
 
 
-def _as_compiled_type(array: NDArray[np.integer]) -> NDArray[np.integer]:
-    """A contiguous, writable copy of a type that is compiled; each other layout would be compiled anew."""
+def _flat(array: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The pixels of a map row by row, of a type that is compiled, not writable: each other kind would be compiled anew."""
     if array.ndim != 2:
         raise ValueError(f"a semantic map must be [H, W], got {array.shape}")
     if array.dtype.kind not in "iu":
         raise ValueError(f"a semantic map must hold integers, got {array.dtype}")
-    copy = np.array(array, dtype=array.dtype if array.dtype in _COMPILED_TYPES else np.int64, order="C")
-    if copy.dtype.kind == "i" and copy.size and copy.min() < 0:
+    dtype = array.dtype if array.dtype in _COMPILED_TYPES else np.dtype(np.int64)
+    pixels = np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(-1)
+    if pixels.dtype.kind == "i" and pixels.size and pixels.min() < 0:
         raise ValueError(f"class ids must be from 0 to 2**63 - 1, got {array.min()} to {array.max()}")
-    return copy
+    pixels = pixels.view()
+    pixels.flags.writeable = False
+    return pixels
 
 
-@njit(cache=True)
-def _column_runs(array: NDArray[np.integer], skip: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """The vertical runs of equal id, column by column: first_run [W + 1] of each column, then starts, ends and ids [R].
+def _words(pixels: NDArray[np.integer], start: int, count: int) -> NDArray[np.uint64]:
+    """Words of 8 bytes from a pixel on, wherever they lie in memory."""
+    words = np.frombuffer(pixels.view(np.uint8), np.uint64, count, start * pixels.itemsize)
+    words.setflags(align=False)  # always, so that one kind is compiled
+    return words
 
-    Starts and ends are column-major pixel indices; an end is exclusive. The pixels are read row by row, in the order of
-    memory: a counting sort puts the runs into columns, several times faster than walking down the columns.
+
+@njit(cache=True, nogil=True)
+def _find_changes(
+    pixels: NDArray[np.integer], above: NDArray[np.uint64], here: NDArray[np.uint64], height: int, width: int
+) -> tuple[Ints, Ints]:
+    """Where a pixel differs from the one above: column-major indices [F] in row order, and how many in each column [W].
+
+    The pixels are compared in the order of memory, `_BLOCK` words of 8 bytes at a time, as few differ. Unsigned indices spare
+    Numba's look at negative ones.
+
+    Args:
+        pixels: all of a map, row by row.
+        above, here: the same memory in words, from its start and from its second row on.
     """
-    height, width = array.shape
-    if height == 0:
-        empty = np.empty(0, np.int64)
-        return np.zeros(width + 1, np.int64), empty, empty, empty
-    runs_in_column = np.ones(width, np.int32)
-    for y in range(1, height):
-        for x in range(width):
-            runs_in_column[x] += array[y, x] != array[y - 1, x]
-    next_run = np.zeros(width, np.int64)
-    total = 0
+    changes = np.empty(height * width, np.int64)  # the system gives memory for what is written only
+    in_column = np.zeros(width, np.int64)
+    found = 0
+    in_word = 8 // pixels.itemsize
+    blocks = len(here) // _BLOCK
+    for block in range(blocks + 1):
+        a = np.uint64(block * _BLOCK)
+        if block < blocks:
+            differ = (above[a] ^ here[a]) | (above[a + _1] ^ here[a + _1])
+            differ |= (above[a + _2] ^ here[a + _2]) | (above[a + _3] ^ here[a + _3])
+            if differ == 0:
+                continue
+        # The last block ends with the map, in the middle of a word perhaps.
+        start = width + block * _BLOCK * in_word
+        stop = start + _BLOCK * in_word if block < blocks else len(pixels)
+        for place in range(start, stop):
+            if pixels[place] != pixels[place - width]:
+                y = place // width
+                x = place - y * width
+                changes[found] = x * height + y
+                in_column[x] += 1
+                found += 1
+    return changes[:found], in_column
+
+
+@njit(cache=True, nogil=True)
+def _column_runs(
+    pixels: NDArray[np.integer], changes: Ints, in_column: Ints, new_ids: Ints, skip: Ints
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """The runs of a map, as `_Runs` has them: a counting sort puts the changes into columns.
+
+    Args:
+        new_ids: [I] what each id becomes, or empty; runs of ids that become one are joined.
+    """
+    width = len(in_column)
+    height = len(pixels) // width
+    # The first run of each column starts at its top.
+    next_run = np.zeros(width + 1, np.int64)
     for x in range(width):
-        next_run[x] = total
-        total += runs_in_column[x]
-    starts = np.empty(total, np.int64)
+        next_run[x + 1] = next_run[x] + in_column[x] + 1
+    starts = np.empty(len(changes) + width, np.int64)
     for x in range(width):
         starts[next_run[x]] = x * height
         next_run[x] += 1
-    for y in range(1, height):
-        for x in range(width):
-            if array[y, x] != array[y - 1, x]:
-                starts[next_run[x]] = x * height + y
-                next_run[x] += 1
+    for change in changes:
+        x = change // height
+        starts[next_run[x]] = change
+        next_run[x] += 1
 
     # Each next_run has arrived at the end of its column. The runs of skipped ids are dropped in place.
     first_run = np.zeros(width + 1, np.int64)
-    ends = np.empty(total, np.int64)
-    classes = np.empty(total, np.int64)
+    ends = np.empty(len(starts), np.int64)
+    classes = np.empty(len(starts), np.int64)
     kept = 0
     run = 0
     for x in range(width):
         while run < next_run[x]:
             start = starts[run]
-            class_id = np.int64(array[start - x * height, x])
-            if not _contains(skip, class_id):
-                starts[kept] = start
-                ends[kept] = starts[run + 1] if run + 1 < next_run[x] else (x + 1) * height
-                classes[kept] = class_id
-                kept += 1
+            end = starts[run + 1] if run + 1 < next_run[x] else (x + 1) * height
+            class_id = np.int64(pixels[(start - x * height) * width + x])
+            if len(new_ids) > 0:
+                class_id = new_ids[class_id] if class_id < len(new_ids) else np.int64(-1)
             run += 1
+            if _contains(skip, class_id):
+                continue
+            if kept > first_run[x] and classes[kept - 1] == class_id and ends[kept - 1] == start:
+                ends[kept - 1] = end
+                continue
+            starts[kept] = start
+            ends[kept] = end
+            classes[kept] = class_id
+            kept += 1
         first_run[x + 1] = kept
     return first_run, starts[:kept], ends[:kept], classes[:kept]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _contains(values: Ints, value: np.int64) -> bool:
     for each in values:  # noqa: SIM110 - Numba compiles no generator expression
         if each == value:
@@ -154,7 +348,7 @@ def _contains(values: Ints, value: np.int64) -> bool:
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _root(parents: Ints, run: int) -> int:
     while parents[run] != run:
         parents[run] = parents[parents[run]]  # path halving
@@ -162,10 +356,18 @@ def _root(parents: Ints, run: int) -> int:
     return run
 
 
-@njit(cache=True)
-def _connect_runs(first_run: Ints, starts: Ints, ends: Ints, classes: Ints, height: int, corners: bool) -> tuple[Ints, int]:
-    """Union-find over neighbouring columns: the component [R] of each run, numbered by first pixel, and their count."""
+@njit(cache=True, nogil=True)
+def _connect_runs(
+    first_run: Ints, starts: Ints, ends: Ints, classes: Ints, height: int, corners: bool
+) -> tuple[Ints, int, Ints]:
+    """Union-find over neighbouring columns.
+
+    Returns:
+        the component [R] of each run, numbered by first pixel; their count; how many runs of its own component a run touches
+        in the column to the left [R].
+    """
     parents = np.arange(len(starts))
+    touches = np.zeros(len(starts), np.int64)
     reach = 1 if corners else 0
     for x in range(1, len(first_run) - 1):
         left = first_run[x - 1]
@@ -178,6 +380,7 @@ def _connect_runs(first_run: Ints, starts: Ints, ends: Ints, classes: Ints, heig
             other = left
             while other < first_run[x] and starts[other] < bottom + reach:
                 if classes[other] == classes[run]:
+                    touches[run] += 1
                     a = _root(parents, other)
                     b = _root(parents, run)
                     # The smaller index stays the root: the first run, hence the first pixel, of the component.
@@ -193,10 +396,10 @@ def _connect_runs(first_run: Ints, starts: Ints, ends: Ints, classes: Ints, heig
             count += 1
         else:
             component[run] = component[root]
-    return component, count
+    return component, count, touches
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _measure(first_run: Ints, starts: Ints, ends: Ints, component: Ints, count: int, height: int) -> tuple[Ints, Ints]:
     """Areas [N] and boxes [N, 4] xywh."""
     areas = np.zeros(count, np.int64)
@@ -218,7 +421,7 @@ def _measure(first_run: Ints, starts: Ints, ends: Ints, component: Ints, count: 
     return areas, boxes
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _encode(starts: Ints, ends: Ints, component: Ints, count: int, pixels: int, digits: int) -> tuple[NDArray[np.uint8], Ints]:
     """The RLE of all components in one text, and where each ends [N]; a number takes up to `digits` characters."""
     # A linked list per component keeps its runs in column-major order.
@@ -260,7 +463,7 @@ def _encode(starts: Ints, ends: Ints, component: Ints, count: int, pixels: int, 
     return text, text_ends
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _write_number(text: NDArray[np.uint8], at: int, number: int) -> int:
     """Write 5 bits a character, lowest first, signed; bit 5 says that more follow. Gives the place behind."""
     more = True
@@ -273,7 +476,7 @@ def _write_number(text: NDArray[np.uint8], at: int, number: int) -> int:
     return at
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _rle_length(text: NDArray[np.uint8]) -> np.int64:
     total = np.int64(0)
     place = 0

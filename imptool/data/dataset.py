@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
+import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from imptool.data.images import check_image, read_label_map
+from imptool.data.coco import split_instances
+from imptool.data.components import Instances, UnknownIds, find_components, numbered_instances
+from imptool.data.images import MAX_PIXELS, check_image
 from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet
-from imptool.data.layouts import LAYOUTS, Item
+from imptool.data.layouts import LAYOUTS, Found, Item, Where
+from imptool.data.layouts.pairs import BACKGROUND_NAMES, Id
+from imptool.data.splits import RandomSplits, make_splits, strangers
 from imptool.files import RECIPES, FileName, InputError, Strict, find_yaml, nearest, parse_strict, read_yaml
 
 CLASS_LISTS = ("classes.txt", "label_list.txt")
-BACKGROUND_NAMES = frozenset({"background", "null", "bg", "_background_", "__background__"})
-
-
-Id = Annotated[int, Field(ge=0, le=MAX_ID)]
-
-
-class RandomSplits(Strict):
-    """Splits drawn by a seed: `sizes` names splits with counts, or shares below 1, `rest` the one that takes what is left.
-
-    The order comes from a hash of seed and stem, so it does not change with the Python version. Added files take their place
-    in it, which moves the cut between the splits: list the stems in files (`splits`) where old splits must stay as they are.
-    """
-
-    seed: int
-    sizes: dict[FileName, Annotated[int | float, Field(gt=0)]]
-    rest: FileName
-    together: list[list[str]] = []  # stems that must not be torn apart, such as one photograph annotated twice
-
-    @model_validator(mode="after")
-    def _nothing_twice(self) -> RandomSplits:
-        for split, size in self.sizes.items():
-            if isinstance(size, float) and size >= 1:
-                raise ValueError(f"sizes: {split}: {size} is neither a whole number of photographs nor a share below 1")
-        if self.rest in self.sizes:
-            raise ValueError(f"rest: '{self.rest}' has a size already: give it another name, or leave it out of sizes")
-        twice = [stem for stem, count in Counter(stem for group in self.together for stem in group).items() if count > 1]
-        if twice:
-            raise ValueError(f"together: '{twice[0]}' is there twice: write all that belongs together in one list")
-        return self
 
 
 class Generator(Strict):
@@ -61,7 +36,7 @@ class Generator(Strict):
     count: int
 
 
-class DatasetFile(Strict):
+class DatasetFile(Where):
     """A dataset YAML as it is written."""
 
     layout: str
@@ -82,6 +57,9 @@ class DatasetFile(Strict):
             raise ValueError("give splits or random_splits, not both")
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout '{self.layout}'{nearest(self.layout, LAYOUTS)}")
+        for key in Where.model_fields.keys() - LAYOUTS[self.layout].keys:
+            if getattr(self, key) is not None:
+                raise ValueError(f"'{key}' means nothing to the layout {self.layout}")
         return self
 
 
@@ -97,12 +75,14 @@ class Dataset:
     splits: Mapping[str, tuple[Item, ...]]
     generator: Generator | None = None
     left_right: tuple[tuple[int, int], ...] = ()  # ids that change places in a mirror, such as left and right shoe
-    note: str = ""  # what a person should look at, though it is no error
+    notes: tuple[str, ...] = ()  # what a person should look at, though it is no error
+    has_photographs: bool = True  # without any, label maps are converted by themselves
+    max_pixels: int = MAX_PIXELS  # of a photograph or label map
 
     @cached_property
     def _id_of_source(self) -> np.ndarray:
         """Source id -> id after the remap; -1 where the id is in no class list."""
-        table = np.full(MAX_ID + 1, -1, np.int32)
+        table = np.full(MAX_ID + 1, -1, np.int64)
         known = [*self.labels.ids, self.labels.ignore]
         table[known] = known
         table[list(self.remap)] = list(self.remap.values())
@@ -120,28 +100,94 @@ class Dataset:
         return self.splits[name]
 
     def read_labels(self, item: Item) -> np.ndarray:
-        """Read and remap an item's label map: ids [H, W] uint16, every one a class or the ignore id.
+        """Read and remap an item's semantic map: ids [H, W] uint8 or uint16, every one a class or the ignore id.
 
         Raises:
             InputError: the pair has a problem, a file is broken, sizes differ, or an id is in no class list.
         """
-        if item.problem:
-            raise InputError(item.problem)
-        source_ids = read_label_map(item.label)
-        size = check_image(item.image)
-        if source_ids.shape != size:
+        source_ids = item.read_source_map(self.max_pixels)
+        self.check_size(item, source_ids.shape)
+        return self.remapped(source_ids, item)
+
+    def read_instances(self, item: Item, *, connectivity: int, components: bool) -> Instances:
+        """An item's instances: true ones where the source tells them apart, else the components of each class.
+
+        Args:
+            connectivity: 4 or 8, of components.
+            components: part true instances into their components, too.
+        Raises:
+            InputError: as `read_labels`.
+        """
+        labels = self.labels
+        if not item.problem and item.read_instances is not None:
+            source = item.read_instances(self.max_pixels)
+            self.check_size(item, source.size)
+            found = replace(source, class_ids=self.remapped(source.class_ids[None], item)[0].astype(np.int64))
+            found = found.rows(~np.isin(found.class_ids, self.no_instance))
+            return split_instances(found, connectivity) if components else found
+        if item.read_numbers is None:
+            return self._read_components(item, connectivity)
+        ids = self.read_labels(item)
+        numbers = item.read_numbers(self.max_pixels)
+        if numbers.shape != ids.shape:
+            sizes = f"{_size(numbers.shape)}, {item.label} is {_size(ids.shape)}"
+            raise InputError(f"{item.more_labels[0]} is {sizes} (height x width)", kind="size")
+        return numbered_instances(
+            ids,
+            numbers,
+            skip=self.no_instance,
+            things=[labels.ids[channel] for channel in labels.things],
+            connectivity=connectivity,
+            components=components,
+        )
+
+    def _read_components(self, item: Item, connectivity: int) -> Instances:
+        source_ids = item.read_source_map(self.max_pixels)
+        self.check_size(item, source_ids.shape)
+        try:
+            return find_components(source_ids, skip=self.no_instance, connectivity=connectivity, new_ids=self._id_of_source)
+        except UnknownIds:
+            self.remapped(source_ids, item)  # says which
+            raise
+
+    @property
+    def no_instance(self) -> list[int]:
+        """The ids that become no instance."""
+        labels = self.labels
+        return [labels.ignore] if labels.background is None else [labels.background, labels.ignore]
+
+    def check_size(self, item: Item, shape: Sequence[int]) -> None:
+        """InputError when an item's photograph has another (height, width)."""
+        if not self.has_photographs:
+            return
+        size = check_image(item.image, max_pixels=self.max_pixels)
+        if tuple(shape) != size:
             raise InputError(
-                f"{item.label} is {_size(source_ids.shape)}, its photograph {item.image.name} is {_size(size)} "
-                "(height x width): make them the same size"
+                f"{item.label} is {_size(shape)}, its photograph {item.image.name} is {_size(size)} "
+                "(height x width): make them the same size",
+                kind="size",
             )
-        ids = self._id_of_source[source_ids]
-        if ids.min(initial=0) < 0:
-            unknown = ", ".join(str(value) for value in np.unique(source_ids[ids < 0])[:5])
-            raise InputError(f"{item.label} holds id {unknown}, not in the class list of {self.source}: add or remap it")
-        return ids.astype(np.uint16)
+
+    def remapped(self, source_ids: np.ndarray, item: Item) -> np.ndarray:
+        """The source's ids as the dataset's, uint8 or uint16; InputError when one of them is in no class list."""
+        table = self._id_of_source
+        if source_ids.dtype == np.uint8 and table[:256].max() <= 255:
+            # OpenCV's look-up of bytes is some ten times as fast as indexing.
+            unknown = cv2.LUT(source_ids, (table[:256] < 0).astype(np.uint8))
+            ids = cv2.LUT(source_ids, np.maximum(table[:256], 0).astype(np.uint8)) if source_ids.size else source_ids
+            found_unknown = source_ids.size > 0 and cv2.countNonZero(unknown) > 0
+        else:
+            wide = table[source_ids]
+            found_unknown = bool(wide.min(initial=0) < 0)
+            ids, unknown = wide.astype(np.uint16), wide < 0
+        if found_unknown:
+            names = ", ".join(str(value) for value in np.unique(source_ids[unknown > 0])[:5])
+            line = f"{item.label} holds id {names}, not in the class list of {self.source}: add or remap it"
+            raise InputError(line, kind="ids")
+        return ids
 
 
-def load_dataset(source: str | Path) -> Dataset:
+def load_dataset(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> Dataset:
     """Find a dataset by YAML path, folder path, or the name of a description that comes with imptool.
 
     A folder that holds one dataset YAML is what that describes.
@@ -150,27 +196,29 @@ def load_dataset(source: str | Path) -> Dataset:
         InputError: there is none of that name; its YAML has an unknown key or a value outside its rule; its root, photographs
             or class list are missing; a split lists an unknown stem or asks for more photographs than there are.
     """
-    shipped = RECIPES / "datasets"
+    path = _described_here(Path(source)) if Path(source).is_dir() else find_yaml(str(source), RECIPES / "datasets")
+    if path is not None:
+        described = parse_strict(DatasetFile, read_yaml(path), source=str(path))
+        return _described_dataset(described, described.name or path.stem, path, _find_root(path, described.root), max_pixels)
     if Path(source).is_dir():
-        described = _described_here(Path(source))
-        return _yaml_dataset(described) if described else _folder_dataset(Path(source))
-    path = find_yaml(str(source), shipped)
-    if path is None:
-        known = [known.stem for known in shipped.glob("*.yaml")]
-        raise InputError(f"{source} is no dataset YAML, folder or known name{nearest(Path(source).stem, known)}")
-    return _yaml_dataset(path)
+        return _folder_dataset(Path(source), max_pixels)
+    known = [known.stem for known in (RECIPES / "datasets").glob("*.yaml")]
+    raise InputError(f"{source} is no dataset YAML, folder or known name{nearest(Path(source).stem, known)}")
 
 
 def find_dataset_here(folder: Path) -> Path:
     """The dataset a folder holds: the one dataset YAML in it, else the folder itself; InputError says what was looked for."""
-    example = "for example: imptool convert-instances path/to/dataset"
+    example = "name one, such as path/to/dataset"
     described = _described_here(folder)
     if described:
         return described
-    if (folder / "labels").is_dir() and any((folder / name).is_dir() for name in ("images", "photos")):
+    photographs = any((folder / name).is_dir() for name in ("images", "photos"))
+    layout = _guess_layout(folder)
+    if layout in ("voc", "cityscapes") or (photographs and (layout == "coco" or (folder / "labels").is_dir())):
         return folder
     raise InputError(
-        f"no dataset in {folder.resolve()}: looked for images/ or photos/ beside labels/, and for a dataset YAML; {example}"
+        f"no dataset in {folder.resolve()}: looked for images/ or photos/ beside labels/ or a COCO JSON, for VOC's and "
+        f"Cityscapes' folders, and for a dataset YAML; {example}"
     )
 
 
@@ -190,40 +238,79 @@ def _looks_like_dataset(path: Path) -> bool:
         return False
 
 
-def _folder_dataset(folder: Path) -> Dataset:
-    items = LAYOUTS["folder"](folder)
-    if not items:
-        raise InputError(f"{folder} has no photographs")
-    classes = _read_class_list(folder) or _scan_classes(items, {}, ignore=255)
-    labels = _label_set(classes, background=_named_background(classes), ignore=255, source=str(folder))
-    return Dataset(folder.resolve().name, folder, folder, labels, {}, {"all": tuple(items)})
+def _guess_layout(folder: Path) -> str:
+    """The layout of a folder without a YAML, from the names that are peculiar to it."""
+    for layout, mark in (("voc", "SegmentationClass"), ("cityscapes", "gtFine"), ("folder", "labels")):
+        if (folder / mark).is_dir():
+            return layout
+    return "coco" if any(folder.glob("annotations/[!.]*.json")) or any(folder.glob("[!.]*.json")) else "folder"
 
 
-def _yaml_dataset(path: Path) -> Dataset:
-    described = parse_strict(DatasetFile, read_yaml(path), source=str(path))
-    root = _find_root(path, described.root)
-    items = LAYOUTS[described.layout](root)
-    if not items:
-        raise InputError(f"{root} has no photographs (layout {described.layout} of {path})")
-    classes = described.classes or _read_class_list(root) or _scan_classes(items, described.remap, ignore=described.ignore)
-    background = described.background if "background" in described.model_fields_set else _named_background(classes)
-    labels = _label_set(classes, background=background, ignore=described.ignore, source=str(path))
+def _folder_dataset(folder: Path, max_pixels: int) -> Dataset:
+    """A folder without a YAML; one as VOC or Cityscapes are published has their classes, unless it has a list of its own."""
+    layout = _guess_layout(folder)
+    described = DatasetFile(layout=layout, root=str(folder))
+    shipped = RECIPES / "datasets" / f"{layout}.yaml"
+    if layout in ("voc", "cityscapes") and not any((folder / name).is_file() for name in CLASS_LISTS):
+        published = parse_strict(DatasetFile, read_yaml(shipped), source=str(shipped))
+        described = described.model_copy(update={"classes": published.classes, "background": published.background})
+        described.model_fields_set.add("background")
+    return _described_dataset(described, folder.resolve().name, folder, folder, max_pixels)
+
+
+def _described_dataset(described: DatasetFile, name: str, source: Path, root: Path, max_pixels: int) -> Dataset:
+    found = LAYOUTS[described.layout].find_items(root, described)
+    if not found.items:
+        raise InputError(f"{root} has no photographs (layout {described.layout} of {source})")
+    classes = (
+        described.classes
+        or found.classes
+        or _read_class_list(root)
+        or _scan_classes(found.items, described.remap, ignore=described.ignore, max_pixels=max_pixels)
+    )
+    own = found.background if classes is found.classes else None
+    background = own if own is not None else _named_background(classes)
+    if "background" in described.model_fields_set:
+        background = described.background
+    labels = _label_set(classes, background=background, ignore=described.ignore, source=str(source))
     for target in described.remap.values():
         if target not in (*labels.ids, labels.ignore):
-            raise InputError(f"{path}: remap: {target} is neither a class id nor the ignore id {labels.ignore}")
-    splits = _make_splits(described, items, root, path)
-    note = _strangers(described.random_splits, items, path)
+            raise InputError(f"{source}: remap: {target} is neither a class id nor the ignore id {labels.ignore}")
+    has_photographs = any(item.image.is_file() and item.image != item.label for item in found.items)
     return Dataset(
-        described.name or path.stem,
-        path,
+        name,
+        source,
         root,
         labels,
-        described.remap,
-        splits,
+        _made_up_ids(found, labels) | described.remap,
+        make_splits(found, root, source, listed=described.splits, drawn=described.random_splits),
         described.generator,
-        _check_left_right(described.left_right, labels, path),
-        note,
+        _check_left_right(described.left_right, labels, source),
+        tuple(_notes(described, found, source)),
+        has_photographs,
+        max_pixels,
     )
+
+
+def _made_up_ids(found: Found, labels: LabelSet) -> dict[int, int]:
+    """Source id -> id, for the ids that stand for no instance and for no label."""
+    made_up = (
+        {} if found.nothing is None else {found.nothing: labels.ignore if labels.background is None else labels.background}
+    )
+    return made_up | ({} if found.void is None else {found.void: labels.ignore})
+
+
+def _notes(described: DatasetFile, found: Found, source: Path) -> list[str]:
+    """What a person should look at, though it is no error."""
+    notes = [*found.notes, *strangers(described.random_splits, found.items, source)]
+    if described.classes and found.classes:
+        names = {info.id: info.name for info in described.classes}
+        other = [
+            info for info in found.classes if info.id not in described.remap and names.get(info.id, info.name) != info.name
+        ]
+        if other:
+            notes.append(f"{source} calls class {other[0].id} '{names[other[0].id]}', the annotations '{other[0].name}'")
+    return notes
 
 
 def _check_left_right(pairs: Sequence[Sequence[int]], labels: LabelSet, source: Path) -> tuple[tuple[int, int], ...]:
@@ -292,15 +379,13 @@ def _read_class_list(root: Path) -> list[ClassInfo] | None:
     return [ClassInfo(id=index, name=name) for index, name in enumerate(names)]
 
 
-def _scan_classes(items: Sequence[Item], remap: Mapping[int, int], *, ignore: int) -> list[ClassInfo]:
+def _scan_classes(items: Sequence[Item], remap: Mapping[int, int], *, ignore: int, max_pixels: int) -> list[ClassInfo]:
     """Without a class list: the ids that occur, after the remap; 0 is the background, by custom."""
     found: set[int] = set()
     problems: list[str] = []  # told when the item's turn comes, if one of the others is good
     for item in items:
         try:
-            if item.problem:
-                raise InputError(item.problem)
-            found |= {int(value) for value in np.unique(read_label_map(item.label))}
+            found |= {int(value) for value in np.unique(item.read_source_map(max_pixels))}
         except InputError as error:
             problems.append(str(error))
     if len(problems) == len(items):
@@ -308,77 +393,6 @@ def _scan_classes(items: Sequence[Item], remap: Mapping[int, int], *, ignore: in
     named = {remap.get(value, value) for value in found} - {ignore, 0}
     background = [] if ignore == 0 else [ClassInfo(id=0, name="background")]
     return background + [ClassInfo(id=value, name=f"class {value}") for value in sorted(named)]
-
-
-def _make_splits(described: DatasetFile, items: list[Item], root: Path, source: Path) -> dict[str, tuple[Item, ...]]:
-    if described.splits is not None:
-        splits = {
-            name: _folder_split(items, listed) if listed.endswith("/") else _listed_split(items, root / listed)
-            for name, listed in described.splits.items()
-        }
-        counts = Counter(item.stem for members in splits.values() for item in members)
-        shared = [stem for stem, count in counts.items() if count > 1]
-        if shared:
-            raise InputError(f"{source}: splits: {shared[0]} is in two of them ({len(shared)} such): keep each in one")
-        return splits
-    if described.random_splits is not None:
-        return _random_splits(described.random_splits, items, source)
-    return {"all": tuple(items)}
-
-
-def _folder_split(items: list[Item], folder: str) -> tuple[Item, ...]:
-    """A split of all photographs in a folder ("train/") under that of the photographs."""
-    return tuple(item for item in items if item.stem.startswith(folder))
-
-
-def _listed_split(items: list[Item], path: Path) -> tuple[Item, ...]:
-    """A split from a list of stems, one a line, with or without the suffix of the file."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} cannot be read as a list of stems: it is not UTF-8 text") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path} cannot be read as a list of stems: {reason}") from error
-    by_stem = {item.stem: item for item in reversed(items)}  # of two photographs with one stem the first is usable
-    names = {line: line if line in by_stem else os.path.splitext(line)[0] for line in lines}
-    missing = [line for line, stem in names.items() if stem not in by_stem]
-    if missing:
-        raise InputError(
-            f"{path}: no photograph or label map of the stem {missing[0]}"
-            + (f" and {len(missing) - 1} more" if missing[1:] else "")
-        )
-    return tuple(by_stem[stem] for stem in sorted(set(names.values())))
-
-
-def _random_splits(rule: RandomSplits, items: list[Item], source: Path) -> dict[str, tuple[Item, ...]]:
-    sizes = {split: size if isinstance(size, int) else max(round(size * len(items)), 1) for split, size in rule.sizes.items()}
-    if sum(sizes.values()) > len(items):
-        raise InputError(f"{source}: random_splits: sizes ask for {sum(sizes.values())} of {len(items)} photographs")
-    leader = {stem: group[0] for group in rule.together for stem in group}
-    units: dict[str, list[Item]] = {}
-    for item in items:
-        units.setdefault(leader.get(item.stem, item.stem), []).append(item)
-    waiting = sorted(units, key=lambda name: hashlib.sha256(os.fsencode(f"{rule.seed}:{name}")).digest())
-    splits: dict[str, list[Item]] = {}
-    for split, size in sizes.items():
-        taken: list[Item] = []
-        for name in list(waiting):
-            if len(taken) + len(units[name]) <= size:  # a pair that no longer fits waits for the next split
-                taken += units[name]
-                waiting.remove(name)
-        splits[split] = taken
-    splits[rule.rest] = [item for name in waiting for item in units[name]]
-    return {split: tuple(sorted(members, key=lambda item: item.stem)) for split, members in splits.items()}
-
-
-def _strangers(rule: RandomSplits | None, items: Sequence[Item], source: Path) -> str:
-    """A line about stems in `together` that no photograph has: a misspelt one would tear its pair apart in silence."""
-    strangers = {stem for group in (rule.together if rule else ()) for stem in group} - {item.stem for item in items}
-    if not strangers:
-        return ""
-    more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-    return f"{source}: random_splits: together: no photograph has the stem {min(strangers)}{more}"
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from imptool.files import InputError, whole_file
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
+MAX_PIXELS = 200_000_000  # of a picture, unless a caller allows more: a small file may ask for all memory
+Image.MAX_IMAGE_PIXELS = None  # `_opened` has the limit
+
 _ORIENTATION_TAG = 0x0112
+_JPEG_END, _EXIF = b"\xff\xd9", 0xE1
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and an extension among them
 _SWAPPING_ORIENTATIONS = frozenset({5, 6, 7, 8})  # these turn the picture by a quarter: height and width change places
 
 
@@ -34,42 +40,114 @@ def find_images(folder: Path) -> list[Path]:
         real = here.resolve()
         if real in above:
             continue
-        for path in here.iterdir():
-            if path.name.startswith("."):
-                continue
-            if path.is_dir():
-                waiting.append((path, (*above, real)))
-            elif path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or not path.exists()):
-                found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    waiting.append((here / entry.name, (*above, real)))
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and (entry.is_symlink() or entry.is_file()):
+                    found.append(here / entry.name)
+    return sorted(found, key=Path.as_posix)  # all begin with the folder
 
 
-def read_image(path: Path) -> np.ndarray:
+def path_under(folder: Path, path: Path) -> str:
+    """The part of a path behind that of a folder, with "/"; `relative_to` takes ten times as long, for every photograph."""
+    prefix = f"{folder.as_posix()}/"
+    text = path.as_posix()
+    return text[len(prefix) :] if text.startswith(prefix) else path.relative_to(folder).as_posix()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a photograph as [H, W, 3] uint8 RGB, turned as its EXIF orientation says; InputError when it is broken."""
-    with _opened(path) as image:
+    with _opened(path, max_pixels) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
             upright = Image.fromarray((np.asarray(upright, np.uint32) >> 8).astype(np.uint8))
         return np.asarray(upright.convert("RGB"))
 
 
-def check_image(path: Path) -> tuple[int, int]:
-    """Decode a photograph as cheaply as its format allows and give its (height, width) after EXIF orientation."""
-    with _opened(path) as image:
+def read_reduced(path: Path, side: int, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read a photograph as [h, w, 3] uint8 RGB, a JPEG reduced while it is decoded but not under `side` px; not turned."""
+    with _opened(path, max_pixels) as image:
+        image.draft("RGB", (side, side))
+        return np.asarray(image.convert("RGB"))
+
+
+def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """The (height, width) of a photograph after EXIF orientation; InputError when it is no picture or its end is missing.
+
+    The pixels of JPEG and PNG are not decoded: a fault in the middle of them shows when the photograph is read.
+    """
+    size = _size_of_plain_jpeg(path)
+    if size is not None:
+        check_pixels(path, size, max_pixels)
+        return size
+    with _opened(path, max_pixels) as image:
         width, height = image.size
-        image.draft("RGB", (max(width // 8, 1), max(height // 8, 1)))  # JPEG: an eighth of the work, truncation still shows
-        image.load()
+        if image.format != "PNG" and not (image.format == "JPEG" and _has_end(path, _JPEG_END)):
+            image.load()
         swapped = image.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS  # after load, which turns TIFFs itself
     return (width, height) if swapped else (height, width)
 
 
-def read_label_map(path: Path) -> np.ndarray:
-    """Read a label map [H, W] of class ids: an 8 or 16 bit PNG (grey or palette), or CCP's `.mat` ("groundtruth").
+def _size_of_plain_jpeg(path: Path) -> tuple[int, int] | None:
+    """(height, width) from the frame header of a JPEG that has its end; None where Pillow must look: EXIF, anything unusual.
 
-    Raises:
-        InputError: the file is missing, broken, or holds colours or ids over 65535.
+    Pillow takes five times as long to read a header, a tenth of a conversion.
+
+    Source:
+        ITU-T T.81, Annex B: segments of a marker and a length; a frame header has precision, lines, samples per line.
     """
-    return _read_mat(path) if path.suffix == ".mat" else _read_label_png(path)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(4096)
+            file.seek(max(file.seek(0, os.SEEK_END) - 4096, 0))
+            tail = file.read()
+    except OSError:
+        return None
+    if not head.startswith(b"\xff\xd8") or _JPEG_END not in tail:
+        return None
+    at = 2
+    while at + 9 <= len(head) and head[at] == 0xFF and head[at + 1] != _EXIF:
+        if head[at + 1] in _FRAME_HEADERS:
+            height, width = int.from_bytes(head[at + 5 : at + 7]), int.from_bytes(head[at + 7 : at + 9])
+            return (height, width) if height and width else None
+        at += 2 + int.from_bytes(head[at + 2 : at + 4])
+    return None
+
+
+def read_label_map(
+    path: Path, *, max_pixels: int = MAX_PIXELS, colours: Mapping[int, Sequence[int]] | None = None
+) -> np.ndarray:
+    """Read a label map [H, W] of class ids: an 8 or 16 bit PNG (grey, grey with alpha, palette), or a `.mat` such as CCP's.
+
+    Args:
+        colours: {id: (R, G, B)} where the pixels are colours and not ids.
+    Raises:
+        InputError: the file is missing, broken or over `max_pixels`, or holds colours that are not stated or ids over 65535.
+    """
+    if path.suffix.lower() == ".mat":
+        return _read_mat(path, max_pixels)
+    with _opened(path, max_pixels) as image:
+        if image.format != "PNG":
+            raise InputError(f"{path} is a {image.format} in a file named .png: save the label map as a real, lossless PNG")
+        return _ids_of_colours(image, colours, path) if colours else _ids_of_png(image, path)
+
+
+def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read a PNG of coded colours as R + 256 G + 65536 B: [H, W] int32; InputError when it is broken."""
+    with _opened(path, max_pixels) as image:
+        if image.format != "PNG" or image.mode not in ("RGB", "RGBA"):
+            raise InputError(f"{path} is a {image.format} of mode {image.mode}: expected an RGB PNG")
+        return _codes(image)
 
 
 def write_label_map(path: Path, ids: np.ndarray) -> None:
@@ -83,46 +161,94 @@ def write_label_map(path: Path, ids: np.ndarray) -> None:
         image.save(temporary, format="PNG")
 
 
-def _read_label_png(path: Path) -> np.ndarray:
-    with _opened(path) as image:
-        if image.format != "PNG":
-            raise InputError(f"{path} is a {image.format} in a file named .png: save the label map as a real, lossless PNG")
-        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-            raise InputError(
-                f"{path} is a colour picture ({image.mode}), not a label map: save one class id per pixel "
-                "as an 8 or 16 bit grey or palette PNG"
-            )
-        step = _grey_step(image)
-        ids = np.asarray(image)
+def write_colours(path: Path, codes: np.ndarray) -> None:
+    """Write R + 256 G + 65536 B [H, W] as an RGB PNG; `read_colours` reads it back."""
+    pixels = np.ascontiguousarray(codes, "<i4").view(np.uint8).reshape(*codes.shape, 4)[..., :3]
+    with whole_file(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
+
+
+def _ids_of_png(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode == "LA" and "16" not in _raw_mode(image):
+        return np.asarray(image)[..., 0]
+    if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+        raise InputError(
+            f"{path} is a colour picture ({image.mode}), not a label map: save one class id per pixel as an 8 or 16 bit grey "
+            "or palette PNG, or state the id of each colour in a dataset YAML (colours: {1: [255, 0, 0], ...})",
+            kind="ids",
+        )
+    step = _grey_step(image)
+    ids = np.asarray(image)
     return ids.astype(np.uint8) // step if ids.dtype == bool or step > 1 else ids
+
+
+def _ids_of_colours(image: Image.Image, colours: Mapping[int, Sequence[int]], path: Path) -> np.ndarray:
+    codes = _codes(image)
+    ids = np.full(codes.shape, -1, np.int32)
+    for class_id, (red, green, blue) in colours.items():
+        ids[codes == red + 256 * green + 65536 * blue] = class_id
+    if ids.min(initial=0) < 0:
+        code = int(codes[ids < 0][0])
+        colour = [code & 255, code >> 8 & 255, code >> 16]
+        raise InputError(f"{path} holds the colour {colour}, which 'colours' does not state", kind="ids")
+    return ids.astype(np.uint8 if max(colours) <= 255 else np.uint16)
+
+
+def _codes(image: Image.Image) -> np.ndarray:
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0).astype(np.int32)
+    return red + 256 * green + 65536 * blue
 
 
 def _grey_step(image: Image.Image) -> int:
     """2 and 4 bit grey PNGs: Pillow stretches the values to 0..255; the step between two of them, else 1."""
-    tiles = getattr(image, "tile", [])  # (decoder, region, offset, raw mode), as the PNG reader leaves it
-    return {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]), 1) if tiles else 1
+    return {"L;2": 85, "L;4": 17}.get(_raw_mode(image), 1)
 
 
-def _read_mat(path: Path) -> np.ndarray:
+def _raw_mode(image: Image.Image) -> str:
+    """How the file stores its pixels, as the PNG reader leaves it until they are loaded."""
+    tiles = getattr(image, "tile", [])  # (decoder, region, offset, raw mode)
+    return str(tiles[0][3]) if tiles else ""
+
+
+def _read_mat(path: Path, max_pixels: int) -> np.ndarray:
+    """CCP's variable "groundtruth", or the only one that is a map."""
     try:
-        ids = scipy.io.loadmat(path)["groundtruth"]
-    except KeyError as error:
-        raise InputError(f"{path} has no variable 'groundtruth': is it a pixel-level CCP map?") from error
+        for _, shape, _ in scipy.io.whosmat(path):  # headers only: a small file may unpack to all memory
+            check_pixels(path, (shape[0], math.prod(shape[1:])), max_pixels)
+        found = scipy.io.loadmat(path)
+    except InputError:
+        raise
+    except NotImplementedError as error:
+        raise InputError(f"{path} is a MATLAB 7.3 file: save it in MATLAB with save(name, variable, '-v7')") from error
     except Exception as error:  # scipy raises half a dozen kinds for a broken file
         raise InputError(f"{path} is not a readable .mat file: {_one_line(error)}") from error
-    if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
-        raise InputError(f"{path}: 'groundtruth' must be whole numbers [H, W], found {ids.dtype} {list(ids.shape)}")
-    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) <= MAX_ID:
-        raise InputError(f"{path} holds ids outside 0..{MAX_ID}: {ids.min()} to {ids.max()}")
-    return ids
+    maps = {name: value for name, value in found.items() if not name.startswith("__") and _is_map(value)}
+    ids = maps.get("groundtruth", next(iter(maps.values())) if len(maps) == 1 else None)
+    if ids is None:
+        there = [f"{name} ({value.dtype} {list(value.shape)})" for name, value in found.items() if not name.startswith("__")]
+        raise InputError(
+            f"{path}: which variable is the label map? Expected one of whole numbers [H, W], or 'groundtruth'; "
+            f"found {', '.join(there) or 'none'}"
+        )
+    if ids.size and not 0 <= ids.min() <= ids.max() <= MAX_ID:
+        raise InputError(f"{path} holds ids outside 0..{MAX_ID}: {ids.min():g} to {ids.max():g}")
+    return ids if ids.dtype.kind == "u" and ids.dtype.itemsize <= 2 else ids.astype(np.uint16)
+
+
+def _is_map(value: object) -> bool:
+    """[H, W] of whole numbers; MATLAB's own are doubles."""
+    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "iuf":
+        return False
+    return value.dtype.kind != "f" or bool(np.array_equal(value, np.floor(value)))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open with Pillow; whatever a missing, truncated, empty or oversized file raises becomes one InputError."""
     try:
         with Image.open(path) as image:
-            if image.format == "PNG" and not _png_has_end(path):
+            check_pixels(path, (image.height, image.width), max_pixels)
+            if image.format == "PNG" and not _has_end(path, b"IEND\xaeB`\x82"):
                 raise OSError("its end is missing")  # Pillow takes a file whose last bytes are gone for whole
             yield image
     except FileNotFoundError as error:
@@ -131,14 +257,27 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except InputError:
         raise
     except Exception as error:  # for a broken file Pillow's decoders raise a dozen kinds, struct.error and MemoryError too
-        raise InputError(f"{path} is not a readable picture: {_one_line(error)}; replace or remove the file") from error
+        empty = path.is_file() and path.stat().st_size == 0
+        reason = "the file is empty" if empty else _one_line(error)
+        raise InputError(f"{path} is not a readable picture: {reason}; replace or remove the file") from error
 
 
-def _png_has_end(path: Path) -> bool:
-    """Whether the last chunk, IEND, is there: within the last 4 KiB, as some programs append a few bytes."""
-    with path.open("rb") as file:
-        file.seek(-min(4096, path.stat().st_size), os.SEEK_END)
-        return b"IEND\xaeB`\x82" in file.read()
+def check_pixels(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+    """InputError when a picture of (height, width) is larger than allowed; asked before memory is taken for it."""
+    height, width = size
+    if height * width > max_pixels:
+        raise InputError(
+            f"{path} is {height}x{width} (height x width), more than {max_pixels:,} pixels: "
+            f"--max-pixels {height * width} takes it, where a command has that option"
+        )
+
+
+def _has_end(path: Path, mark: bytes) -> bool:
+    """Whether a file's end mark is within its last 4 KiB, as some programs append a few bytes."""
+    with open(path, "rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 4096, 0))
+        return mark in file.read()
 
 
 def _one_line(error: Exception) -> str:

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset as TorchDataset
 from imptool.data.augment import Target, View, draw_view, jitter, mirror
 from imptool.data.coco import decode_masks
 from imptool.data.dataset import Dataset
+from imptool.data.export import file_name
 from imptool.data.images import read_image
-from imptool.data.instances import file_name
 from imptool.data.label_set import LabelSet
 from imptool.data.layouts import Item
 from imptool.files import InputError
@@ -69,7 +69,7 @@ class TrainingSamples(TorchDataset[Sample]):
         things = {dataset.labels.ids[channel] for channel in dataset.labels.things}
         annotations: dict[int, list[dict[str, Any]]] = {}
         for row in document["annotations"]:
-            if row["category_id"] in things:
+            if row["category_id"] in things and not row.get("iscrowd", 0):  # a crowd is no instance to learn
                 kept = {key: row[key] for key in ("category_id", "segmentation")}  # each worker comes to own a copy
                 annotations.setdefault(row["image_id"], []).append(kept)
         self.pairs: list[tuple[Item, list[dict[str, Any]]]] = [
@@ -106,7 +106,7 @@ class TrainingSamples(TorchDataset[Sample]):
         try:
             target = instance_target(annotations, labels, view, size=(ids.shape[0], ids.shape[1]))
         except ValueError as error:
-            raise InputError(f"{item.image}: its instances do not fit it ({error}): convert again with --overwrite") from error
+            raise InputError(f"{item.image}: its instances do not fit it ({error}): convert again with --force") from error
         target["semantic"] = torch.from_numpy(view.sample(labels.to_channels(ids)).astype(np.int64))
         tensor = jitter(image_tensor(view.cut(resize_image(image, view.size))), self.augment, rng)
         return mirror(tensor, target, labels, self.dataset.left_right) if mirrored else (tensor, target)

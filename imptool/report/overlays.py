@@ -47,7 +47,7 @@ def overlay(
     found = sorted(set(np.unique(semantic_map).tolist()) & set(shown))
     if not found:
         return coloured
-    labels = {index: _drawable(shown[index]) or f"class {index}" for index in found}
+    labels = {index: drawable(shown[index]) or f"class {index}" for index in found}
     # In px of the photograph: as legible in a large one as in a small one.
     font = ImageFont.truetype(_font_path(), max(12, round(max(semantic_map.shape) / 48)))
     legend = _legend(labels, font, least_height=image.shape[0])
@@ -162,7 +162,7 @@ def _shortened(label: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return label.rstrip() + "…"
 
 
-def _drawable(name: str) -> str:
+def drawable(name: str) -> str:
     """The name on one line without what the font cannot draw; empty if no letter or digit is left."""
     kept = "".join(c if ord(c) in _drawable_characters() else " " for c in unicodedata.normalize("NFC", name))
     return " ".join(kept.split()) if any(c.isalnum() for c in kept) else ""

@@ -14,16 +14,17 @@ for (const line of document.querySelectorAll(".steps pre")) {
   line.after(button);
 }
 
-// Shares start with the largest, names with A; what is absent stays last either way.
+// Numbers start with the largest, names with A; what is absent stays last either way.
 function sortBy(heading) {
   const body = heading.closest("table").tBodies[0];
   const cell = (row) => row.cells[heading.cellIndex];
-  const shares = Boolean(body.querySelector(`tr > :nth-child(${heading.cellIndex + 1}) data`));
-  const falling = shares ? heading.ariaSort !== "descending" : heading.ariaSort === "ascending";
-  const key = (row) => (shares ? cell(row).querySelector("data")?.value : cell(row).textContent.trim()) ?? "";
-  const compare = (a, b) => (shares ? Number(a) - Number(b) : a.localeCompare(b, undefined, { numeric: true }));
+  const words = (row) => cell(row).querySelector("data")?.value ?? cell(row).textContent.trim();
+  const numbers = heading.cellIndex > 0 && [...body.rows].every((row) => /^[\d,.]*%?$/.test(words(row)));
+  const falling = numbers ? heading.ariaSort !== "descending" : heading.ariaSort === "ascending";
+  const number = (text) => Number(text.replace(/[,%]/g, ""));
+  const compare = (a, b) => (numbers ? number(a) - number(b) : a.localeCompare(b, undefined, { numeric: true }));
   const rows = [...body.rows].sort((first, second) => {
-    const [a, b] = [key(first), key(second)];
+    const [a, b] = [words(first), words(second)];
     if (!a || !b) return Boolean(b) - Boolean(a);
     return falling ? compare(b, a) : compare(a, b);
   });

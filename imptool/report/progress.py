@@ -13,6 +13,7 @@ from rich.table import Column
 Element = TypeVar("Element")
 
 _SECONDS_BETWEEN_LINES = 15.0
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), 127), "�")  # in a file's name they would steer the terminal
 
 
 class ProgressBar:
@@ -59,7 +60,12 @@ class ProgressBar:
 
 def say(console: Console, line: str) -> None:
     """Print a line as it is: a path may hold what rich takes for markup."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(line.translate(_CONTROLS), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def count_of(number: int, noun: str) -> str:
+    """ "1 photograph", "1,200 photographs"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def track(console: Console, elements: Iterable[Element], title: str, *, total: int) -> Iterator[Element]:

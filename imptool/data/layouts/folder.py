@@ -1,19 +1,27 @@
-"""`folder`: `images/` or `photos/`, and `labels/` with PNGs of the same stems; subfolders are followed."""
+"""`folder`: `images/` or `photos/`, and `labels/` with PNGs of the same stems; subfolders are followed.
+
+Other folder names (`photographs`, `labels`), endings (`suffixes: [_img.jpg, _gt.png]`) and colours in place of ids (`colours`)
+are stated in a dataset YAML. Without photographs the label maps stand alone.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from imptool.data.images import find_images
-from imptool.data.layouts.pairs import Item, pair_by_stem, photo_folder
+from imptool.data.layouts.pairs import Found, Where, label_maps, pair_by_stem, photo_folder, under
 from imptool.files import InputError
 
+KEYS = frozenset({"photographs", "labels", "suffixes", "colours"})
 
-def find_items(root: Path) -> list[Item]:
+
+def find_items(root: Path, where: Where) -> Found:
     """Pair the photographs of a folder with its label PNGs."""
-    photos, labels = photo_folder(root), root / "labels"
+    photos, labels = photo_folder(root, where), root / "labels"
+    if where.labels is not None:
+        labels = under(root, where.labels)
     if not labels.is_dir():
         raise InputError(f"{root} has no folder labels/: expected PNGs with the stems of {photos.name}/ in it")
-    pngs = [path for path in find_images(labels) if path.suffix.lower() == ".png"]
-    maps = {path.relative_to(labels).with_suffix("").as_posix(): path for path in pngs}
-    return pair_by_stem(photos, maps, expected=str(labels / "{stem}.png"))
+    image_suffix, label_suffix = where.suffixes or (None, ".png")
+    maps = label_maps(labels, label_suffix)
+    expected = str(labels / "{stem}") + label_suffix
+    return Found(pair_by_stem(photos, maps, expected=expected, suffix=image_suffix, colours=where.colours))

@@ -1,0 +1,368 @@
+"""`imptool inspect`: what is in a dataset and what is wrong with it, as tables, files, plots and a page."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from imptool.data.coco import decode_masks
+from imptool.data.dataset import Dataset
+from imptool.data.export import SMALL
+from imptool.data.images import read_image
+from imptool.data.layouts import Item
+from imptool.data.palette import voc_palette
+from imptool.data.survey import (
+    KINDS,
+    Facts,
+    Problem,
+    Statistics,
+    compare,
+    examine,
+    item_of,
+    read_converted,
+    repeated_photographs,
+    summarise,
+)
+from imptool.files import InputError, map_ahead, nearest, whole_file, write_json
+from imptool.report import page
+from imptool.report.overlays import colour_classes, colour_instances, drawable
+from imptool.report.plots import plot_areas, plot_class_counts, plot_histogram, plot_together
+from imptool.report.progress import ProgressBar, count_of, say
+
+_BLOCK = 16  # photographs that one process looks at at a time
+_ENOUGH = 500  # photographs; a process takes a second to start
+_SHOWN = 5  # problems of a kind on the terminal
+_IN_PLOTS = 50  # classes
+_ON_PAGE = 25  # problems of a kind on the page
+_PAGE_SIDE = 800  # px of a picture on the page
+
+
+Element = TypeVar("Element")
+Value = TypeVar("Value")
+
+
+class Inspection(NamedTuple):
+    """What was found: figures, problems and, of every photograph, the facts."""
+
+    dataset: Dataset
+    statistics: Statistics
+    problems: list[Problem]
+    surveyed: list[Facts]
+
+
+def inspect_dataset(dataset: Dataset, *, workers: int, console: Console) -> Inspection:
+    """Read every photograph and label map of a dataset, and add up what they show.
+
+    Raises:
+        InputError: there is no photograph at all.
+    """
+    items = [(split, item) for split, members in dataset.splits.items() for item in members]
+    if not items:
+        raise InputError(f"{dataset.source}: all its splits are empty")
+    here = replace(dataset, splits={})
+    surveyed = _in_blocks(partial(examine, here), items, "inspected", workers=workers, console=console)
+    problems = [problem for facts in surveyed for problem in facts.problems]
+    problems += [Problem("annotation", (), note) for note in dataset.notes]
+    problems += [Problem("pair", (), f"the split {split} is empty") for split, found in dataset.splits.items() if not found]
+    if not dataset.has_photographs:
+        problems.append(Problem("pair", (), f"{dataset.root} has no photographs: train and eval need them"))
+    problems += repeated_photographs(dataset, surveyed)
+    converted, unreadable = read_converted(dataset)
+    problems += unreadable
+    if converted:
+        problems += _in_blocks(partial(compare, here), converted, "compared", workers=workers, console=console)
+    order = list(KINDS)
+    problems.sort(key=lambda problem: order.index(problem.kind))
+    return Inspection(dataset, summarise(dataset, surveyed), problems, surveyed)
+
+
+def _in_blocks(
+    work: Callable[[list[Element]], list[Value]], elements: Sequence[Element], title: str, *, workers: int, console: Console
+) -> list[Value]:
+    """All that `work` makes of blocks of elements, in order, with progress."""
+    blocks = [list(elements[start : start + _BLOCK]) for start in range(0, len(elements), _BLOCK)]
+    found: list[Value] = []
+    with ProgressBar(console, title, total=len(elements)) as bar:
+        made = map_ahead(work, blocks, workers=workers if len(elements) > _ENOUGH else 1)
+        for done, values in enumerate(made, start=1):
+            found += values
+            bar.update(min(done * _BLOCK, len(elements)))
+    return found
+
+
+def print_inspection(inspection: Inspection, console: Console) -> None:
+    """The statistics as a table, and the problems by kind."""
+    dataset, statistics, problems, _ = inspection
+    caption = f"side: of a square of the mean area, px; small: under {SMALL} px"
+    table = Table(title=f"Classes of {escape(dataset.name)}", caption=caption)
+    for heading in ("class", "group"):
+        table.add_column(heading, overflow="fold")
+    for heading in (
+        *(f"instances\n{split}" for split in statistics.photographs),
+        "side",
+        "small",
+        "photographs",
+        "components",
+        "holes",
+    ):
+        table.add_column(escape(heading), justify="right")
+    for row in statistics.rows:
+        counts = [f"{count:,}" for count in row.instances.values()]
+        small = f"{row.small / sum(row.instances.values()):.1%}" if row.small else ""
+        rest = [_side(row.side), small, f"{sum(row.photographs.values()):,}", f"{row.components:,}", f"{row.holes:,}"]
+        table.add_row(Text(row.name), Text(row.group), *counts, *rest)
+    table.add_section()
+    totals = [f"{sum(row.instances[split] for row in statistics.rows):,}" for split in statistics.photographs]
+    sums = [sum(row.components for row in statistics.rows), sum(row.holes for row in statistics.rows)]
+    photographs = sum(statistics.photographs.values())
+    table.add_row("all", "", *totals, "", "", f"{photographs:,}", *(f"{total:,}" for total in sums))
+    console.print(table)
+    for what, figures in summary(statistics).items():
+        say(console, f"{what}: {figures}")
+    for kind, count in Counter(problem.kind for problem in problems).items():
+        say(console, f"\n{count:,} x {KINDS[kind]}:")
+        of_kind = [problem.line for problem in problems if problem.kind == kind]
+        for line in of_kind[:_SHOWN]:
+            say(console, f"  {' '.join(line.split())}")
+        if count > _SHOWN:
+            say(console, f"  and {count - _SHOWN:,} more: --out writes all of them to problems.json")
+    say(console, f"\n{count_of(len(problems), 'problem') if problems else 'no problems'}")
+
+
+def summary(statistics: Statistics) -> dict[str, str]:
+    """Photographs, their components, and the classes that are worn together most often: {what: figures}."""
+    found = {"photographs": ", ".join(f"{split} {count:,}" for split, count in statistics.photographs.items())}
+    per_photograph = statistics.per_photograph
+    if len(per_photograph):
+        mean, middle, most = per_photograph.mean(), np.median(per_photograph), per_photograph.max()
+        found["components of a photograph"] = f"{mean:.1f} on average, median {middle:g}, at most {most}"
+    names = [row.name for row in statistics.rows]
+    upper = np.triu(statistics.together, 1)
+    places = [int(place) for place in np.argsort(-upper, axis=None, kind="stable")[:3] if upper.flat[place]]
+    if places:
+        pairs = [f"{names[place // len(names)]} + {names[place % len(names)]} ({upper.flat[place]:,})" for place in places]
+        found["most often together"] = "; ".join(pairs)
+    return found
+
+
+def to_plain(inspection: Inspection) -> dict[str, Any]:
+    """Statistics and problems as plain values for JSON."""
+    dataset, statistics, problems, _ = inspection
+    rows = [
+        {**vars(row), "instances": dict(row.instances), "photographs": dict(row.photographs)}
+        | {"side": None if math.isnan(row.side) else row.side}
+        for row in statistics.rows
+    ]
+    per_photograph = np.bincount(statistics.per_photograph).tolist()
+    return {
+        "dataset": dataset.name,
+        "photographs": dict(statistics.photographs),
+        "classes": rows,
+        "together": statistics.together.tolist(),
+        "components_of_a_photograph": {str(number): count for number, count in enumerate(per_photograph) if count},
+        "problems": [{"kind": problem.kind, "photographs": list(problem.stems), "line": problem.line} for problem in problems],
+        "kinds": KINDS,
+    }
+
+
+def write_inspection(inspection: Inspection, out: Path) -> list[Path]:
+    """Write `classes.csv`, `together.csv`, `problems.json` and the plots; gives their paths."""
+    statistics = inspection.statistics
+    write_json(out / "problems.json", to_plain(inspection)["problems"], indent=1)
+    _write_classes(out / "classes.csv", statistics)
+    names = [row.name for row in statistics.rows]
+    together = [[name, *counts] for name, counts in zip(names, statistics.together.tolist(), strict=True)]
+    _write_csv(out / "together.csv", [["photographs with both", *names], *together])
+    _write_plots(statistics, out)
+    return [out / name for name in ("problems.json", "classes.csv", "together.csv", *PLOTS)]
+
+
+PLOTS = {
+    "instances.png": "Instances of each class",
+    "areas.png": "Sides of squares of the instances' areas, px; a box holds the middle half, its line the middle 90 %",
+    "components.png": "Connected components of a photograph's semantic map",
+    "together.png": "Photographs that show both classes, as a share of those that show the class of the row",
+}
+
+
+def _write_plots(statistics: Statistics, out: Path) -> None:
+    """The classes that occur, at most `_IN_PLOTS`: no screen shows a thousand bars, and classes.csv has them all."""
+    photographs = np.diag(statistics.together)
+    often = np.argsort(-photographs, kind="stable")[:_IN_PLOTS]
+    places = np.sort(often[photographs[often] > 0]).tolist()
+    rows = [statistics.rows[place] for place in places]
+    names = [drawable(row.name) or f"class {row.class_id}" for row in rows]
+    plot_class_counts(
+        out / "instances.png", names, {split: [row.instances[split] for row in rows] for split in statistics.photographs}
+    )
+    plot_areas(out / "areas.png", names, [statistics.areas[row.class_id] for row in rows])
+    plot_histogram(out / "components.png", statistics.per_photograph, "components of a photograph", "photographs")
+    plot_together(out / "together.png", names, statistics.together[np.ix_(places, places)])
+
+
+def _write_classes(path: Path, statistics: Statistics) -> None:
+    """The columns of the paper's Table 7, and more."""
+    splits = list(statistics.photographs)
+    head = ["id", "class", "group", *(f"instances_{split}" for split in splits), "side_px"]
+    head += [*(f"photographs_{split}" for split in splits), f"instances_under_{SMALL}_px", "components", "holes"]
+    rows: list[list[Any]] = []
+    for row in statistics.rows:
+        side = "" if math.isnan(row.side) else f"{row.side:.1f}"
+        counts = [*row.instances.values(), side, *row.photographs.values(), row.small, row.components, row.holes]
+        rows.append([row.class_id, row.name, row.group, *counts])
+    _write_csv(path, [head, *rows])
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def class_ids(dataset: Dataset, names: Sequence[str]) -> set[int]:
+    """The ids of foreground classes by their names; InputError when one of them is none."""
+    known = {dataset.labels.names[channel]: dataset.labels.ids[channel] for channel in dataset.labels.foreground}
+    for name in names:
+        if name not in known:
+            raise InputError(f"--class {name}: {dataset.name} has no such class{nearest(name, known)}")
+    return {known[name] for name in names}
+
+
+def choose_examples(inspection: Inspection, *, count: int, wanted: set[int]) -> list[Item]:
+    """A sample of usable photographs, of those that show a wanted class if there are any, drawn by a hash of their names."""
+    items = item_of(inspection.dataset)
+    usable = [facts for facts in inspection.surveyed if facts.usable and (not wanted or wanted & facts.classes)]
+    usable.sort(key=lambda facts: hashlib.sha256(facts.stem.encode(errors="replace")).digest())
+    return sorted((items[facts.split, facts.stem] for facts in usable[:count]), key=lambda item: item.stem)
+
+
+def write_inspection_page(inspection: Inspection, out: Path, *, count: int, classes: Sequence[str]) -> Path:
+    """Write `index.html` with the figures, the plots, the problems and a sample of photographs."""
+    dataset, statistics, problems, _ = inspection
+    chosen = choose_examples(inspection, count=count, wanted=class_ids(dataset, classes))
+    examples = [_example(dataset, item, out) for item in chosen]
+    shown = f"with {', '.join(classes)}" if classes else "drawn by a hash of their names"
+    headline = {"photographs": f"{sum(statistics.photographs.values()):,}", "classes": f"{len(statistics.rows)}"}
+    headline["instances"] = f"{sum(sum(row.instances.values()) for row in statistics.rows):,}"
+    headline["problems"] = f"{len(problems):,}"
+    sections = {
+        "Classes": [
+            page.headline_html(headline),
+            page.terms_html(summary(statistics)),
+            _class_table(statistics),
+        ],
+        "Plots": [
+            page.text_html(f"Of the classes that occur, at most the {_IN_PLOTS} most frequent; classes.csv has all."),
+            *(page.figure_html(name, about, about) for name, about in PLOTS.items()),
+        ],
+        "Problems": _problem_parts(problems),
+        "Photographs": [page.text_html(f"{count_of(len(examples), 'photograph')}, {shown}."), page.gallery_html(examples)],
+    }
+    definitions = {
+        "instance": "what the source tells apart, else a connected component of a class, 8-connected",
+        "side": "of a square of the mean area of a class's instances, in px (Table 7 of the paper)",
+        "small": f"an instance under {SMALL} px",
+        "hole": "a part of the map inside a component that is not of its class",
+    }
+    splits = count_of(len(statistics.photographs), "split")
+    intro = (
+        f"{dataset.name}, from {dataset.root}: {len(statistics.rows)} classes; {splits}: {', '.join(statistics.photographs)}."
+    )
+    path = out / "index.html"
+    page.write_page(path, f"What is in {dataset.name}", intro, sections, definitions)
+    return path
+
+
+def _class_table(statistics: Statistics) -> page.Html:
+    palette = voc_palette()
+    photographs = max(sum(statistics.photographs.values()), 1)
+    rows: list[list[str | float | page.Swatch]] = []
+    for row in statistics.rows:
+        total, shown = sum(row.instances.values()), sum(row.photographs.values())
+        red, green, blue = palette[row.class_id % 256].tolist()
+        rows.append(
+            [
+                page.Swatch(row.name, (red, green, blue)),
+                row.group,
+                *(f"{number:,}" for number in row.instances.values()),
+                shown / photographs,
+                _side(row.side),
+                f"{row.small / total:.1%}" if row.small else "",
+                f"{row.components:,}",
+                f"{row.holes:,}",
+            ]
+        )
+    splits = [f"instances, {split}" for split in statistics.photographs]
+    columns = ["class", "group", *splits, "of the photographs", "side", "small", "components", "holes"]
+    return page.table_html(columns, rows, caption="By class")
+
+
+def _problem_parts(problems: Sequence[Problem]) -> list[page.Html]:
+    if not problems:
+        return [page.text_html("None was found.")]
+    lines: dict[str, list[str]] = {}
+    for problem in problems:
+        lines.setdefault(problem.kind, []).append(problem.line)
+    rows = []
+    for kind, found in lines.items():
+        rows += [[kind, line] for line in found[:_ON_PAGE]]
+        if len(found) > _ON_PAGE:
+            rows.append([kind, f"and {len(found) - _ON_PAGE:,} more: problems.json has all of them"])
+    table = page.table_html(["kind", "what was found"], rows, caption=count_of(len(problems), "problem"))
+    return [page.terms_html({kind: KINDS[kind] for kind in lines}), table]
+
+
+def _example(dataset: Dataset, item: Item, out: Path) -> page.Example:
+    """Photograph, map and instances of one item, written as pictures beneath the page."""
+    ids = dataset.read_labels(item)
+    instances = dataset.read_instances(item, connectivity=8, components=False)
+    image = (
+        read_image(item.image, max_pixels=dataset.max_pixels)
+        if dataset.has_photographs
+        else np.full((*ids.shape, 3), 255, np.uint8)
+    )
+    step = max(1, math.ceil(max(ids.shape) / _PAGE_SIDE))
+    masks = [_mask(rle, instances.size)[::step, ::step].copy() for rle in instances.rles]  # one at a time: they are large
+    small, small_ids = np.ascontiguousarray(image[::step, ::step]), np.ascontiguousarray(ids[::step, ::step])
+    shown = [info.id for info in dataset.labels.classes if info.id != dataset.labels.background]
+    pictures = {
+        "photograph": small,
+        "semantic map": colour_classes(small, small_ids, ids=shown, alpha=0.75),
+        "instances, each in a colour of its own": colour_instances(
+            small, np.array(masks, np.uint8).reshape(-1, *small_ids.shape)
+        ),
+    }
+    if not dataset.has_photographs:
+        del pictures["photograph"]
+    name = hashlib.sha256(item.stem.encode(errors="replace")).hexdigest()[:12]
+    paths = {}
+    for what, picture in pictures.items():
+        path = Path("pictures") / f"{name}-{what.partition(',')[0].replace(' ', '-')}.jpg"
+        with whole_file(out / path) as temporary:
+            Image.fromarray(picture).save(temporary, quality=88)
+        paths[what] = path.as_posix()
+    names, palette = dict(zip(dataset.labels.ids, dataset.labels.names, strict=True)), voc_palette()
+    present = [class_id for class_id in np.unique(ids).tolist() if class_id in shown]
+    legend = [(names[class_id], tuple(palette[class_id % 256].tolist())) for class_id in present]
+    return page.Example(item.stem or item.label.name, paths, legend, count_of(len(masks), "instance"), small_ids.shape)
+
+
+def _mask(rle: bytes, size: tuple[int, int]) -> np.ndarray:
+    return decode_masks([{"segmentation": {"size": list(size), "counts": rle}}], size)[0]
+
+
+def _side(side: float) -> str:
+    return "" if math.isnan(side) else f"{side:.0f}"
