@@ -32,6 +32,7 @@ from torchvision.models.detection import MaskRCNN
 
 from imptool.convert_instances import convert_instances
 from imptool.data.dataset import Dataset, load_dataset
+from imptool.data.export import Export
 from imptool.data.instances import read_instances
 from imptool.data.samples import Sample, TrainingSamples
 from imptool.models import MODELS, build_model
@@ -101,11 +102,11 @@ def draw_dataset(recipe: Recipe, *, count: int) -> Dataset:
         seed=0,
         groups=False,
         workers=2,
-        overwrite=True,
+        force=True,
         console=console,
     )
     dataset = load_dataset(path)
-    convert_instances(dataset, out=None, connectivity=8, min_area=1, workers=2, overwrite=True, console=console)
+    convert_instances(dataset, export=Export(), out=None, workers=2, force=True, resume=False, console=console)
     return dataset
 
 

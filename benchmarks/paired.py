@@ -28,6 +28,7 @@ from imptool.checkpoint import WEIGHTS, load_run, load_state, load_weights, pars
 from imptool.convert_instances import convert_instances
 from imptool.data.augment import View, resized_size
 from imptool.data.dataset import Dataset, load_dataset
+from imptool.data.export import Export
 from imptool.data.instances import file_name, read_instances
 from imptool.data.layouts import Item
 from imptool.data.samples import instance_target, read_pair
@@ -97,9 +98,9 @@ def main() -> None:
 
 def draw(count: int) -> None:
     path = write_outfits(
-        Path("outfits"), count=count, size=(320, 160), seed=0, groups=True, workers=2, overwrite=False, console=QUIET
+        Path("outfits"), count=count, size=(320, 160), seed=0, groups=True, workers=2, force=False, console=QUIET
     )
-    convert_instances(load_dataset(path), out=None, connectivity=8, min_area=1, workers=2, overwrite=False, console=QUIET)
+    convert_instances(load_dataset(path), export=Export(), out=None, workers=2, force=False, resume=False, console=QUIET)
 
 
 def train_one(model: str, seed: int, iterations: int, overrides: list[str], device: torch.device) -> Path:
