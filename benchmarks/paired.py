@@ -23,16 +23,16 @@ import torch
 from rich.console import Console
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
-import imptool.evaluate as evaluate_module
+import imptool.evaluation.from_run as from_run
 from imptool.checkpoint import WEIGHTS, load_run, load_state, load_weights, parse_about, save_weights
 from imptool.convert_instances import convert_instances
 from imptool.data.augment import View, resized_size
-from imptool.data.dataset import Dataset, load_dataset
+from imptool.data.dataset import load_dataset
 from imptool.data.export import Export
 from imptool.data.instances import file_name, read_instances
 from imptool.data.layouts import Item
-from imptool.data.samples import instance_target, read_pair
-from imptool.evaluate import evaluate
+from imptool.data.samples import instance_target
+from imptool.evaluate import Request, evaluate_run
 from imptool.models import build_model
 from imptool.models.detector import Detections
 from imptool.models.inference import parse_image
@@ -150,14 +150,14 @@ def show_true_instances() -> None:
         shown[:] = targets
         return plain_forward(parser, images, targets)
 
-    def read_with_instances(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        image, target = read_pair(dataset, item)
-        rows = annotations[file_name(dataset, item)]
+    def load_with_instances(source: from_run.RunPredictions, item: Item, target: np.ndarray) -> np.ndarray:
+        image = plain_load(source, item, target)
         size = (image.shape[0], image.shape[1])
+        rows = annotations[file_name(source.dataset, item)]
         short, long = recipe.input.short_side, recipe.input.long_side
         resized = resized_size(size, short_side=short, long_side=long)
-        instances[image.tobytes()] = instance_target(rows, dataset.labels, View(resized, (0, 0, *resized)), size=size)
-        return image, target
+        instances[image.tobytes()] = instance_target(rows, source.dataset.labels, View(resized, (0, 0, *resized)), size=size)
+        return image
 
     def parse(model: Parser, image: np.ndarray, *arguments: Any, **named: Any) -> Any:
         shown[:] = [instances.pop(image.tobytes())]
@@ -170,27 +170,27 @@ def show_true_instances() -> None:
     for row in document["annotations"]:
         annotations[names[row["image_id"]]].append(row)
     instances: dict[bytes, dict[str, torch.Tensor]] = {}
-    plain_forward = Parser.forward
+    plain_forward, plain_load = Parser.forward, from_run.RunPredictions.load
     for owner, name, value in (
         (Parser, "_detections", detections),
         (Parser, "forward", forward),
-        (evaluate_module, "read_pair", read_with_instances),
-        (evaluate_module, "parse_image", parse),
+        (from_run.RunPredictions, "load", load_with_instances),
+        (from_run, "parse_image", parse),
     ):
         setattr(owner, name, value)
 
 
 def measure(run: Path, device: torch.device) -> dict[str, float]:
     trained = load_run(run, device=device)
-    result = evaluate(trained, dataset=None, split=None, bands=[10.0], baseline=None, device=device, workers=1, console=QUIET)
-    tally = result.tallies[trained.name]
-    summary = tally.summary()
+    request = Request(None, (10.0,), "", "", None, workers=1, console=QUIET)
+    result = evaluate_run(trained, request, dataset=None, device=device).result
+    figures = result.measured[trained.name].figures
     return {
-        "miou": summary["miou"],
-        "macc": summary["macc"],
-        "band_miou": tally.band_summaries()[0]["miou"],
+        "miou": figures["miou"],
+        "macc": figures["macc"],
+        "band_miou": figures["band/10/miou"],
         "canvas": result.canvas_nonempty,
-        "box_ap": result.precision["box"]["AP"],
+        "box_ap": result.precision["box"].overall["AP"],
     }
 
 

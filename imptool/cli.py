@@ -79,7 +79,8 @@ def main() -> None:
     imptool convert-instances recipes/datasets/ccp.yaml   label maps -> instances (COCO JSON)
     imptool inspect recipes/datasets/ccp.yaml --page      statistics, problems, a page
     imptool train recipes/ccp_small.yaml                  train a recipe's stages
-    imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run
+    imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run, or of any predictions
+    imptool compare runs/a runs/b                         evaluations side by side, and which differences are certain
     imptool predict folder-of-photographs                 label PNGs, overlays, COCO results
     """
     for stream in (sys.stdout, sys.stderr):
@@ -372,73 +373,159 @@ def train_command(
 
 @main.command("eval")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--weights", type=click.Path(path_type=Path), help="A weights file in place of RUN.")
 @click.option(
-    "--boundary-bands", is_flag=True, help="Also IOU and accuracy by distance to the boundary (Figure 5 of the paper)."
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="In place of RUN: a folder of label PNGs, of imptool predict, or a JSON of COCO results; with --dataset.",
 )
+@click.option("--boundary-bands", is_flag=True, help="Also all of it by distance to the boundary (Figure 5 of the paper).")
 @click.option(
     "--bands", metavar="PX,PX,...", help="Other widths than 10,20,30,40,50,75,100,150,200,300,400; implies --boundary-bands."
 )
 @click.option(
-    "--baseline", type=click.Choice(["prior"]), help="Beside the model: the class most frequent at each position in training."
+    "--boundary-f", default="", metavar="PX|N%", help="Also each class's boundary F-score at this tolerance; % of the diagonal."
+)
+@click.option("--boundary-iou", default="", metavar="PX|N%", help="Also each class's Boundary IoU at this width; usual is 2%.")
+@click.option(
+    "--baseline", type=click.Choice(["prior"]), help="Beside it: the class most frequent at each position in training."
 )
 @click.option("--split", help="In place of the recipe's val split.")
-@click.option("--dataset", help="In place of the recipe's dataset; with --baseline, no RUN is needed.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: <run>/eval-<split>, replaced]")
+@click.option("--dataset", help="In place of the recipe's: a YAML, a folder, or, for COCO results, the COCO JSON of the truth.")
+@click.option(
+    "--remap", multiple=True, metavar="ID=ID,...|YAML", help="What ids in --predictions mean: 7=1,8=0, or a YAML of such pairs."
+)
+@click.option("--resize", is_flag=True, help="Take --predictions of other sizes, by the nearest pixel.")
+@click.option("--missing-as-background", is_flag=True, help="Score photographs without prediction as background.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the results.  [default, replaced: <run>/eval-<split>, or evaluations/<predictions>-<split>]",
+)
 @_device
 @_workers
 def eval_command(
     run: Path | None,
+    weights: Path | None,
+    predictions: Path | None,
     boundary_bands: bool,
     bands: str | None,
+    boundary_f: str,
+    boundary_iou: str,
     baseline: str | None,
     split: str | None,
     dataset: str | None,
+    remap: tuple[str, ...],
+    resize: bool,
+    missing_as_background: bool,
     out: Path | None,
     device: str,
     workers: int,
 ) -> None:
-    """Measure a run on its val split. IOU, accuracy, box and mask AP, at the photographs' own resolution.
+    """Measure a run, or anybody's predictions. IOU, accuracy, box and mask AP, each with its 95 % interval.
 
-    RUN is a run folder, or a weights file in one; without it, the newest under runs/.
+    RUN is a run folder, or a weights file in one; without it, the newest under runs/. Writes metrics.json, report.html,
+    plots, and a CSV of all photographs. docs/metrics.md says what the figures mean.
 
     \b
     imptool eval --boundary-bands
-    imptool eval runs/ccp_small/2026-01-31_12-00-00/best.safetensors
-    imptool eval runs/ccp_small/2026-01-31_12-00-00 --bands 1,2,5,10
-    imptool eval --baseline prior
+    imptool eval runs/ccp_small/2026-01-31_12-00-00 --bands 1,2,5,10 --boundary-f 3 --boundary-iou 2%
+    imptool eval --weights best.safetensors --split test
+    imptool eval --predictions their-label-pngs/ --dataset my.yaml
+    imptool eval --predictions results.json --dataset annotations/val.json
     imptool eval --baseline prior --dataset my.yaml
     """
-    from imptool.checkpoint import load_run, newest_run
     from imptool.distributed import is_main, process_group
-    from imptool.evaluate import evaluate, print_evaluation, write_evaluation
+    from imptool.evaluate import (
+        Request,
+        evaluate_predictions,
+        evaluate_prior,
+        evaluate_run,
+        own_folder,
+        print_evaluation,
+        write_evaluation,
+    )
     from imptool.files import check_free
     from imptool.metrics.boundary import BANDS
-    from imptool.models.inference import choose_device
 
+    if sum(given is not None for given in (run, weights, predictions)) > 1:
+        raise InputError("RUN, --weights and --predictions name different things to measure: give one of them")
+    if predictions is None and (remap or resize or missing_as_background):
+        raise InputError("--remap, --resize and --missing-as-background are about label PNGs: add --predictions")
+    if predictions is not None and dataset is None:
+        raise InputError("--predictions says what was predicted, not for what: add --dataset")
+    if weights is not None and not (weights.is_file() and weights.suffix == ".safetensors"):
+        raise InputError(f"--weights {weights}: no such file of weights (.safetensors)")
     widths = _band_widths(bands) if bands else BANDS if boundary_bands else ()
+    _check_size("--boundary-f", boundary_f)
+    _check_size("--boundary-iou", boundary_iou)
     with process_group(on_cpu=device == "cpu"):
-        console, place = _console(), choose_device(device)
-        prior_only = run is None and dataset is not None and baseline is not None
-        trained = None if prior_only else load_run(run or newest_run(), device=place)
-        if trained is not None:
-            say(console, f"{trained.name} from {trained.source}, on {place}")
+        console = _console()
+        folder: Path | None
+        request = Request(split, widths, boundary_f, boundary_iou, baseline, workers, console)
         if out is not None and is_main():
             check_free(out, force=None)
-        result = evaluate(
-            trained,
-            dataset=dataset,
-            split=split,
-            bands=widths,
-            baseline=baseline,
-            device=place,
-            workers=workers,
-            console=console,
-        )
-        print_evaluation(result, console)
-        folder = out or (trained.source.parent / f"eval-{result.split}{_part(trained.source)}" if trained else None)
-        for path in write_evaluation(result, folder) if folder and is_main() else ():
+        if predictions is not None and dataset is not None:
+            evaluated = evaluate_predictions(
+                predictions,
+                request,
+                dataset=dataset,
+                remap=remap,
+                resize=resize,
+                missing_as_background=missing_as_background,
+            )
+            folder = out or own_folder(predictions, evaluated.result.split)
+        elif run is None and weights is None and dataset is not None and baseline is not None:
+            evaluated = evaluate_prior(request, dataset=dataset)
+            folder = out
+        else:
+            from imptool.checkpoint import load_run, newest_run
+            from imptool.models.inference import choose_device
+
+            place = choose_device(device)
+            trained = load_run(weights or run or newest_run(), device=place)
+            say(console, f"{trained.name} from {trained.source}, on {place}")
+            evaluated = evaluate_run(trained, request, dataset=dataset, device=place)
+            folder = out or _folder_of(trained.source, evaluated.result.split)
+        print_evaluation(evaluated.result, console)
+        for path in write_evaluation(evaluated, folder) if folder and is_main() else ():
             say(console, str(path))
-        _exit_with_failures(result.failed)
+        _exit_with_failures(evaluated.result.failed)
+
+
+@main.command("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--split", default="val", show_default=True, help="Which of a run's evaluations.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "markdown", "csv"]),
+    default="table",
+    show_default=True,
+    help="What is printed.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write compare.md, compare.csv and bands.png/.svg there.")
+@_force
+def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path | None, force: bool) -> None:
+    """Set evaluations side by side. Figures, classes, distance to the boundary, and which differences are certain.
+
+    RUN is a run that imptool eval has measured, or a folder that it wrote; NAME=RUN gives it a name. Differences are from the
+    first one; a star marks those whose 95 % interval (paired bootstrap over photographs) leaves out 0.
+
+    \b
+    imptool compare runs/panoptic-fpn/a runs/panoptic-fpn-imp/b
+    imptool compare without=runs/a with=runs/b theirs=evaluations/their-label-pngs-val --out compared/
+    imptool compare runs/a runs/b --format markdown > table.md
+    """
+    from imptool.compare import compare, load_runs, print_comparison, write_comparison
+    from imptool.files import check_free
+
+    if out is not None:
+        check_free(out, force=force)
+    compared = compare(load_runs(runs, split=split))
+    print_comparison(compared, _console(), format_)
+    for path in write_comparison(compared, out) if out is not None else ():
+        click.echo(path, err=format_ != "table")
 
 
 @main.command("predict")
@@ -469,10 +556,29 @@ def predict_command(folder: Path, run: Path | None, out: Path | None, force: boo
     _exit_with_failures(predict(trained, folder, out, device=place, workers=workers, console=console))
 
 
+def _folder_of(weights: Path, split: str) -> Path:
+    """Where the results of weights go: into their run, or into a folder of their own where they are in none."""
+    from imptool.evaluate import own_folder
+
+    if not (weights.parent / "recipe.yaml").is_file():
+        return own_folder(weights, split)
+    return weights.parent / f"eval-{split}{_part(weights)}"
+
+
 def _part(weights: Path) -> str:
     """What tells the results of a run's other weights (best, those of an early stage) from those of its last."""
     known = weights.name == "weights.safetensors" or weights.suffix == ".pt"
     return "" if known else f"-{weights.stem.removeprefix('weights-')}"
+
+
+def _check_size(option: str, text: str) -> None:
+    from imptool.metrics.contours import pixels
+
+    if text:
+        try:
+            pixels(text, (100, 100))
+        except ValueError as error:
+            raise InputError(f"{option} {text}: {error}") from error
 
 
 def _band_widths(text: str) -> tuple[float, ...]:

@@ -1,4 +1,7 @@
-"""Several processes of one command, as torchrun starts them: one for each GPU. Without torchrun there is one."""
+"""Several processes of one command, as torchrun starts them: one for each GPU. Without torchrun there is one.
+
+torch is imported where it is needed: it takes seconds, and a command that runs no network can do without.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-import torch.distributed as dist
-from torch import nn
 
 from imptool.files import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Value = TypeVar("Value")
 Element = TypeVar("Element")
@@ -30,6 +33,9 @@ def process_group(*, on_cpu: bool = False) -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield
         return
+    import torch
+    import torch.distributed as dist
+
     gpus = 0 if on_cpu else torch.cuda.device_count()
     if gpus and local_rank() >= gpus:
         raise InputError(f"torchrun has started process {local_rank()} on a machine with {gpus} GPUs: --nproc-per-node {gpus}")
@@ -71,11 +77,17 @@ def _lost_another(error: Exception) -> InputError | None:
 
 
 def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return _group().get_rank() if _group() else 0
 
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return _group().get_world_size() if _group() else 1
+
+
+def _group() -> Any:
+    """torch.distributed, once the processes have met; None where nobody has imported it yet."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
 
 
 def local_rank() -> int:
@@ -90,7 +102,7 @@ def is_main() -> bool:
 
 def wait_for_all() -> None:
     if world_size() > 1:
-        dist.barrier()
+        _group().barrier()
 
 
 def own_share(elements: Sequence[Element]) -> Sequence[Element]:
@@ -103,7 +115,7 @@ def from_main(value: Value) -> Value:
     if world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values)
+    _group().broadcast_object_list(values)
     return values[0]
 
 
@@ -112,7 +124,7 @@ def gather(value: Value) -> list[Value]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    _group().all_gather_object(values, value)
     return values
 
 
@@ -125,8 +137,10 @@ def sum_of(values: np.ndarray) -> np.ndarray:
     """The sum of an array over all processes."""
     if world_size() == 1:
         return values
+    import torch
+
     total = torch.from_numpy(np.ascontiguousarray(values).copy())
-    dist.all_reduce(total)
+    _group().all_reduce(total)
     return total.numpy()
 
 
@@ -134,4 +148,4 @@ def share_buffers(model: nn.Module) -> None:
     """Give all processes the main one's buffers: each has averaged BatchNorm's over its own photographs."""
     if world_size() > 1:
         for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+            _group().broadcast(buffer, src=0)

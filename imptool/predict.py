@@ -27,7 +27,11 @@ from imptool.report.progress import say, track
 
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}  # what the next photograph would meet as well
 _WIDEST_JPEG = 65_500  # px, either way
-_RESULTS = ({"predictions.json", "images.json"}, {"metrics.json", "bands.png"})  # of predict, of eval
+_RESULTS = (  # of predict, eval, compare
+    {"predictions.json", "images.json"},
+    {"metrics.json", "report.html"},
+    {"compare.md", "compare.csv"},
+)
 
 
 def predict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,17 @@ def test_eval_of_two_processes_is_that_of_one_to_the_bit(converted: Path, imptoo
     one, two = (Path(folder, "metrics.json").read_text() for folder in ("one", "two"))
     assert one == two
     assert json.loads(one)["dataset"]["photographs"] == 4
+
+
+def test_eval_of_predictions_by_two_processes_is_that_of_one_to_the_byte(converted: Path, imptool: Imptool) -> None:
+    shutil.copytree("data/drawn/labels", "theirs")
+    Path("theirs/003.png").unlink()
+    options = ("--predictions", "theirs", "--dataset", "drawn.yaml", "--split", "train", "--bands", "1,5", "--boundary-f", "2")
+    assert imptool("eval", *options, "--out", "one").exit_code in (0, 1)
+    process = torchrun("eval", *options, "--out", "two")
+    _, errors = finish(process)
+    for name in ("metrics.json", "per_image.csv", "per_image.npz"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes(), errors
 
 
 def test_run_of_two_processes_measures_accumulates_and_resumes(converted: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 from imptool.data.dataset import load_dataset
 from imptool.data.images import read_image, read_label_map
 from imptool.data.label_set import ClassInfo, LabelSet
-from imptool.report.tables import classes_table
+from imptool.evaluation.counts import Cells, Spool
+from imptool.evaluation.figures import Measured
+from imptool.evaluation.sheets import classes_sheet
+from imptool.metrics.average_precision import average_precision
+from imptool.report.tables import terminal_table
 
 Imptool = Callable[..., Result]
 
@@ -67,7 +72,7 @@ def test_metrics_file_states_definitions_versions_and_recipe(here: Path, imptool
     assert result.exit_code == 0
     (run,) = Path("runs/tiny").iterdir()
     written = metrics(run / "eval-val")
-    assert written["schema"] == 1
+    assert written["schema"] == 2
     assert {"miou", "macc", "band", "AP"} <= written["definitions"].keys()
     assert written["versions"].keys() >= {"imptool", "torch"}
     assert written["recipe"]["stages"]["full"]["iterations"] == 12
@@ -101,6 +106,29 @@ def test_evaluation_replaces_its_own_results_and_no_others(here: Path, imptool: 
     assert refused.exit_code == 2
     assert "mine already holds results" in refused.output
     assert Path("mine/metrics.json").read_text() == "mine"
+
+
+def test_weights_are_measured_wherever_they_lie(here: Path, imptool: Imptool) -> None:
+    (run,) = Path("runs/tiny").iterdir()
+    assert imptool("eval", run, "--out", "of-the-run").exit_code == 0
+    shutil.copy(run / "weights.safetensors", "theirs.safetensors")
+    assert imptool("eval", "--weights", "theirs.safetensors").exit_code == 0
+    assert metrics(Path("evaluations/theirs-val"))["semantic"] == metrics(Path("of-the-run"))["semantic"]
+    for wrong in ("none.safetensors", "tiny.yaml"):
+        refused = imptool("eval", "--weights", wrong)
+        assert refused.exit_code == 2
+        assert f"--weights {wrong}: no such file of weights" in refused.output
+
+
+def test_what_predict_wrote_scores_as_the_run_does(here: Path, imptool: Imptool) -> None:
+    assert imptool("eval", "--bands", "2", "--out", "run-itself").exit_code == 0
+    assert imptool("predict", "data/drawn/images", "--out", "written").exit_code == 0
+    result = imptool("eval", "--predictions", "written", "--dataset", "drawn.yaml", "--bands", "2", "--out", "from-files")
+    assert result.exit_code == 0, result.output
+    run, files = metrics(Path("run-itself")), metrics(Path("from-files"))
+    assert files["semantic"]["written"] == run["semantic"]["panoptic-fpn-imp"]
+    assert files["average_precision"] == run["average_precision"]
+    assert files["dataset"]["hash"] == run["dataset"]["hash"]
 
 
 def test_prior_stands_beside_the_model(here: Path, imptool: Imptool) -> None:
@@ -140,9 +168,21 @@ def test_boxes_and_areas_written_by_hand_change_no_figure(here: Path, imptool: I
 
 def test_classes_without_any_figure_are_counted_and_not_listed() -> None:
     labels = LabelSet(tuple(ClassInfo(id=n, name=name) for n, name in enumerate(["coat", "hat", "shoe"])), None, 255)
-    figures = np.array([0.5, np.nan, np.nan])
+    coats, cells = np.zeros((2, 2), np.uint8), Cells(3)
+    with Spool() as spool:
+        spool.add(0, cells.count(coats, coats, ignore=255))
+        measured = Measured(labels, cells, ["a.jpg"], spool.records())
+    shoes = average_precision(
+        {
+            "images": [{"id": 1, "height": 2, "width": 2}],
+            "categories": [{"id": 2, "name": "shoe"}],
+            "annotations": [{"image_id": 1, "category_id": 2, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}],
+        },
+        [],
+        iou_type="bbox",
+    )
     console = Console(width=100, file=io.StringIO())
-    console.print(classes_table("title", labels, {"model": figures}, {"model": figures}, {"box": {2: 0.25}}))
+    console.print(terminal_table(classes_sheet("title", labels, {"model": measured}, {"box": shoes})))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "coat" in text
     assert "shoe" in text

@@ -14,6 +14,7 @@ from sklearn.metrics import jaccard_score
 from imptool.metrics.boundary import (
     NO_BOUNDARY,
     band_confusions,
+    bands_of_rings,
     boundary_pixels,
     ring_confusions,
     squared_distance_to_boundary,
@@ -35,6 +36,8 @@ OPTIONS = {"num_classes": 4, "ignore": IGNORE}
 sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
 classes = st.sampled_from([0, 1, 2, 3])
 targets = sizes.flatmap(lambda size: arrays(np.uint8, size, elements=st.one_of(classes, st.just(IGNORE))))
+long_sizes = st.one_of(st.tuples(st.integers(1, 5), st.integers(1, 40)), st.tuples(st.integers(1, 40), st.integers(1, 5)))
+few_edges = long_sizes.flatmap(lambda size: arrays(np.uint8, size, elements=st.sampled_from([0] * 30 + [1, IGNORE])))
 pairs = sizes.flatmap(
     lambda size: st.tuples(
         arrays(np.int64, size, elements=classes),
@@ -86,13 +89,15 @@ class TestConfusion:
 
     def test_summary_counted_by_hand(self):
         confusion = np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]])  # IOU 6/9, 1/4, nan; recall 6/8, 1/2, nan
-        figures = summarize(confusion, foreground=[1, 2])
+        figures = summarize(confusion, foreground=[1, 2], things=[1])
         assert figures == pytest.approx(
             {
                 "miou": 1 / 4,
                 "miou_with_background": (6 / 9 + 1 / 4) / 2,
+                "miou_things": 1 / 4,
                 "macc": 1 / 2,
                 "macc_with_background": (6 / 8 + 1 / 2) / 2,
+                "macc_things": 1 / 2,
                 "pixel_accuracy": 7 / 10,
                 "frequency_weighted_iou": 0.8 * 6 / 9 + 0.2 * 1 / 4,
             }
@@ -102,12 +107,12 @@ class TestConfusion:
     def test_everything_ignored_gives_nan_without_a_warning(self):
         confusion = confusion_matrix(rows("01", "23"), rows("..", ".."), **OPTIONS)
         assert confusion.sum() == 0
-        assert all(math.isnan(value) for value in summarize(confusion, foreground=[1, 2, 3]).values())
+        assert all(math.isnan(value) for value in summarize(confusion, foreground=[1, 2, 3], things=[1]).values())
         assert math.isnan(pixel_accuracy(confusion))
         assert math.isnan(frequency_weighted_iou(confusion))
 
     def test_no_foreground_class_gives_nan_for_the_foreground_only(self):
-        figures = summarize(np.array([[3]]), foreground=[])
+        figures = summarize(np.array([[3]]), foreground=[], things=[])
         assert math.isnan(figures["miou"])
         assert figures["miou_with_background"] == 1
 
@@ -133,6 +138,13 @@ class TestConfusion:
             confusion_matrix(rows("0"), rows("0"), num_classes=4, ignore=3)
 
 
+def bands_by_masks(predicted: np.ndarray, target: np.ndarray, widths) -> list[np.ndarray]:
+    """The slow twin of `band_confusions`: scipy's distance, and a mask for every band."""
+    edges = boundary_pixels(target, ignore=IGNORE)
+    distance = ndimage.distance_transform_edt(~edges) if edges.any() else np.full(target.shape, np.inf)
+    return [confusion_matrix(predicted, np.where(distance <= width, target, IGNORE), **OPTIONS) for width in widths]
+
+
 class TestBoundary:
     def test_both_sides_of_an_edge_are_boundary_and_the_image_border_is_not(self):
         target = rows("0000", "0110", "0110")
@@ -146,7 +158,7 @@ class TestBoundary:
         np.testing.assert_array_equal(boundary_pixels(rows("00.11", "00011"), ignore=IGNORE), rows("00000", "00110") == 1)
 
     @settings(deadline=None)
-    @given(targets)
+    @given(st.one_of(targets, few_edges))
     def test_squared_distance_equals_scipy(self, target):
         edges = boundary_pixels(target, ignore=IGNORE)
         squared = squared_distance_to_boundary(target, ignore=IGNORE)
@@ -162,6 +174,13 @@ class TestBoundary:
         np.testing.assert_array_equal(
             squared_distance_to_boundary(target, ignore=IGNORE), np.rint(ndimage.distance_transform_edt(~edges) ** 2)
         )
+
+    @pytest.mark.parametrize("size", [(1, 65_535), (65_535, 1), (2, 65_535), (65_535, 2)])
+    def test_squared_distance_is_exact_where_it_passes_32_bits(self, size):
+        target = np.zeros(size, np.uint8)
+        target[-1, -1] = 1  # from the first pixel to the boundary pixel before it
+        far, other = 65_533, min(size) - 1
+        assert squared_distance_to_boundary(target, ignore=IGNORE)[0, 0] == far**2 + other**2
 
     def test_rings_of_a_row_counted_by_hand(self):
         target = rows("0000011111")  # distances 4 3 2 1 0 0 1 2 3 4
@@ -186,16 +205,44 @@ class TestBoundary:
     @given(pairs, st.lists(st.floats(0.5, 15), min_size=1, max_size=4, unique=True).map(sorted))
     def test_bands_are_masks_by_distance_and_rings_cover_the_image(self, pair, widths):
         predicted, target = pair
-        edges = boundary_pixels(target, ignore=IGNORE)
-        distance = ndimage.distance_transform_edt(~edges) if edges.any() else np.full(target.shape, np.inf)
-        expected = [confusion_matrix(predicted, np.where(distance <= width, target, IGNORE), **OPTIONS) for width in widths]
-        np.testing.assert_array_equal(band_confusions(predicted, target, bands=widths, **OPTIONS), expected)
+        bands = band_confusions(predicted, target, bands=widths, **OPTIONS)
+        np.testing.assert_array_equal(bands, bands_by_masks(predicted, target, widths))
         rings = ring_confusions(predicted, target, bands=widths, **OPTIONS)
         np.testing.assert_array_equal(rings.sum(axis=0), confusion_matrix(predicted, target, **OPTIONS))
 
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
+    @pytest.mark.parametrize("view", [np.asarray, np.transpose, lambda layout: layout[::-2, ::3]])
+    def test_bands_are_masks_for_any_integers_in_any_order_of_memory(self, dtype, view):
+        random = np.random.default_rng(0)
+        target = np.kron(random.choice([0, 1, 2, 3, IGNORE], (5, 4)), np.ones((12, 15), int)).astype(dtype)
+        predicted = view(random.integers(0, 4, target.shape).astype(dtype))
+        widths = np.arange(1, 301) / 20  # more rings than 8 bits hold, most of them empty
+        bands = band_confusions(predicted, view(target), bands=widths, **OPTIONS)
+        np.testing.assert_array_equal(bands, bands_by_masks(predicted, view(target), widths))
+
+    @pytest.mark.parametrize(("dtype", "ignore"), [(np.uint8, -1), (np.uint8, 511), (np.int8, 255)])
+    def test_an_ignore_id_outside_the_dtype_ignores_nothing(self, dtype, ignore):
+        target = np.array([[127, 0, 0, 0]], dtype)
+        rings = ring_confusions(target, target, bands=[1], num_classes=200, ignore=ignore)
+        assert (rings[0, 127, 127], rings[0, 0, 0], rings[1, 0, 0]) == (1, 2, 1)  # distances 0 0 1 2
+
+    def test_every_pixel_of_a_chessboard_is_boundary(self):
+        target = (np.indices((7, 9)).sum(axis=0) % 2).astype(np.uint8)
+        rings = ring_confusions(target, target, bands=[0.5], num_classes=2, ignore=IGNORE)
+        np.testing.assert_array_equal(rings, [[[32, 0], [0, 31]], [[0, 0], [0, 0]]])  # 63 pixels, one more is 0
+
+    def test_bands_add_up_over_the_rings_of_each_of_many_photographs(self):
+        rings = np.arange(12).reshape(2, 3, 2, 1)  # 2 photographs, 3 rings
+        np.testing.assert_array_equal(bands_of_rings(rings), [[[[0], [1]], [[2], [4]]], [[[6], [7]], [[14], [16]]]])
+
+    @pytest.mark.parametrize("size", [(0, 3), (3, 0), (0, 0)])
+    def test_an_empty_map_counts_nothing(self, size):
+        empty = np.zeros(size, np.uint8)
+        assert ring_confusions(empty, empty, bands=[1], **OPTIONS).sum() == 0
+
     @pytest.mark.parametrize("target", [rows("11", "11"), rows("1.", ".1"), rows("..", "..")])
     def test_an_image_without_boundary_enters_no_band(self, target):
-        rings = ring_confusions(rows("11", "11"), target, bands=[1, 1e9], **OPTIONS)
+        rings = ring_confusions(rows("11", "11"), target, bands=[1, 1e300], **OPTIONS)
         assert rings[:2].sum() == 0
         assert rings[2, 1, 1] == (target == 1).sum()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
 from dataclasses import dataclass, field
@@ -18,7 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imptool.report.page import (
+    Cell,
+    Difference,
+    Embedded,
     Example,
+    Share,
     Step,
     Swatch,
     duration,
@@ -32,6 +38,7 @@ from imptool.report.page import (
     write_page,
 )
 
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 HARMFUL_FILE = "<img src=x onerror=alert(1)>#50%?.png"
 HARMFUL_CLASS = """"><script>alert('&amp;')</script>"""
 
@@ -88,10 +95,10 @@ def write_sample(folder: Path, *, examples: int = 2, name: str = "0001.png", cla
         )
         for index in range(examples)
     ]
-    rows: list[list[str | float | Swatch]] = [
-        [Swatch(class_name, (128, 0, 0)), 0.25, 0.5],
-        ["hat", math.nan, 0.4],
-        ["bag", 0.875, 0.3],
+    rows: list[list[Cell]] = [
+        [Swatch(class_name, (128, 0, 0)), 0.25, 0.5, Share(0.455, 0.431, 0.479), Difference(-0.025, -0.031, -0.019, True)],
+        ["hat", math.nan, 0.4, Share(math.nan, math.nan, math.nan), Difference(0.1, -0.05, 0.25, False)],
+        ["bag", 0.875, 0.3, Share(0.09, 0.05, 0.13), Difference(0.014, 0.001, 0.027, True)],
     ]
     sections = {
         "The steps": [
@@ -99,7 +106,7 @@ def write_sample(folder: Path, *, examples: int = 2, name: str = "0001.png", cla
         ],
         "Results": [
             headline_html({"mIOU": "61.4 %", "mask AP": "40.1 %"}),
-            table_html(["class", "IOU", "accuracy"], rows, caption=class_name),
+            table_html(["class", "IOU", "accuracy", "mIOU", "change"], rows, caption=class_name),
             figure_html("bands.png", "mIOU against distance", "Near the boundary."),
         ],
         "Photographs": [text_html("Click one."), gallery_html(shown)],
@@ -109,10 +116,36 @@ def write_sample(folder: Path, *, examples: int = 2, name: str = "0001.png", cla
     return folder / "index.html"
 
 
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect width="40" height="20" fill="#fff"/></svg>'
+
+
+def embedded_picture(colour: int) -> Embedded:
+    data = io.BytesIO()
+    Image.new("RGB", (32, 48), (colour, 90, 160)).save(data, "PNG")
+    return Embedded(data.getvalue(), "image/png")
+
+
+def write_embedded(folder: Path) -> Path:
+    """A page of a plot and two examples, whose photographs stand in the page and whose targets are files."""
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (32, 48)).save(folder / "target.png")
+    examples = [
+        Example(name, {"photograph": embedded_picture(colour), "target": "target.png"}, size=(48, 32))
+        for name, colour in {"a": 10, "b": 200}.items()
+    ]
+    plot = figure_html(Embedded(SVG, "image/svg+xml"), "bars", "By class.")
+    write_page(folder / "index.html", "Two", "Here.", {"Plots": [plot], "Photographs": [gallery_html(examples)]}, {})
+    return folder / "index.html"
+
+
 def test_the_page_keeps_its_order_and_every_tag_is_closed(tmp_path: Path) -> None:
     page = outline(write_sample(tmp_path).read_text(encoding="utf-8"))
     wanted = ["Outfits", "Two sentences. Here.", "Measure. ", "3.0 s", "--boundary-bands", "In all 7.0 s."]
-    wanted += ["mIOU", "61.4 %", "coat", "25.0", "—", "Near the boundary.", "0 0001.png", "pixel accuracy 90.0 %"]
+    wanted += ["mIOU", "61.4 %"]
+    wanted += ["coat", "25.0", "50.0", "45.5", f"43.1{DASH}47.9", f"{MINUS}2.5", f"{MINUS}3.1 to {MINUS}1.9"]
+    wanted += ["hat", "—", "40.0", "—", "+10.0", f"{MINUS}5.0 to +25.0"]
+    wanted += ["bag", "87.5", "30.0", "9.0", f"5.0{DASH}13.0", "+1.4", "+0.1 to +2.7"]
+    wanted += ["Near the boundary.", "0 0001.png", "pixel accuracy 90.0 %"]
     wanted += ["photograph", "target", "instances", "canvas", "prediction", "1 0001.png", "seed", "7", "both / either"]
     texts = iter(page.texts)
     assert [text for text in wanted if text not in texts] == []  # `in` an iterator reads on: the order counts
@@ -162,6 +195,29 @@ def test_a_picture_outside_the_page_s_reach_is_refused(path: str) -> None:
         figure_html(path, "alt", "caption")
 
 
+def test_an_embedded_picture_stands_in_the_page_once_without_a_link(tmp_path: Path) -> None:
+    text = write_embedded(tmp_path).read_text(encoding="utf-8")
+    page = outline(text)
+    sources = [source or "" for source in page.values("img", "src")]
+    kinds = ["image/svg+xml", "image/png", "target.png", "image/png", "target.png"]
+    assert [source.removeprefix("data:").partition(";")[0] for source in sources] == kinds
+    parts = [base64.b64decode(source.partition(";base64,")[2]) for source in sources if source.startswith("data:")]
+    assert parts == [SVG, embedded_picture(10).data, embedded_picture(200).data]
+    assert [text.count(source) for source in sources if source.startswith("data:")] == [1, 1, 1]
+    assert [link for link in page.values("a", "href") if not (link or "").startswith("#")] == ["target.png"] * 2
+
+
+def test_a_path_that_looks_like_a_picture_s_data_is_still_a_path() -> None:
+    harmful = "data:image/svg+xml;base64,AAAA"
+    page = outline(figure_html(harmful, "alt", "caption"))
+    assert page.values("img", "src") == page.values("a", "href") == ["data%3Aimage/svg%2Bxml%3Bbase64%2CAAAA"]
+
+
+def test_an_embedded_picture_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be one of image/jpeg, image/png, image/svg\+xml, got 'text/html'"):
+        Embedded(b"<script>", "text/html")
+
+
 def test_a_file_name_that_is_no_text_is_still_found(tmp_path: Path) -> None:
     """Linux gives names that are not UTF-8 with lone surrogates; the browser asks for the bytes."""
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
@@ -176,6 +232,34 @@ def test_a_file_name_that_is_no_text_is_still_found(tmp_path: Path) -> None:
 )
 def test_a_number_in_a_table_is_a_share_in_percent(cell: Any, text: str) -> None:
     assert outline(table_html(["class", "IOU"], [["coat", cell]])).texts[-2:][0].strip() == text
+
+
+@pytest.mark.parametrize(
+    ("difference", "texts"),
+    [
+        (Difference(0.0004, -0.0006, 0.0014, False), ["0.0", f"{MINUS}0.1 to +0.1"]),
+        (Difference(-0.0004, math.nan, math.nan, False), ["0.0"]),
+        (Difference(-0.104, -0.2, -0.05, True), [f"{MINUS}10.4", f"{MINUS}20.0 to {MINUS}5.0"]),
+        (Difference(math.nan, math.nan, math.nan, False), ["—"]),
+    ],
+)
+def test_a_difference_is_in_points_and_bold_where_it_is_certain(difference: Difference, texts: list[str]) -> None:
+    cell = outline(table_html(["class", "change"], [["coat", difference]]))
+    assert [text for text in cell.texts if text.strip()][3:] == texts
+    assert ("strong" in dict(cell.tags)) == difference.certain
+
+
+def test_a_share_without_an_interval_looks_like_a_plain_number() -> None:
+    share = Share(0.5, math.nan, math.nan)
+    assert [text for text in outline(table_html(["class", "IOU"], [["coat", share]])).texts if text.strip()][3:] == ["50.0"]
+    assert table_html(["class", "IOU"], [["coat", share]]) == table_html(["class", "IOU"], [["coat", 0.5]])
+
+
+@pytest.mark.parametrize("cell", [Difference(1.4, 0.1, 0.2, True), Difference(0.1, -1.4, 0.2, True), Share(0.5, 0.1, 1.4)])
+def test_a_difference_or_interval_in_points_is_refused(cell: Cell) -> None:
+    """1.4 points are 0.014."""
+    with pytest.raises(ValueError, match=r"1 or nan, got -?1\.4"):
+        table_html(["class", "change"], [["coat", cell]])
 
 
 @pytest.mark.parametrize("share", [53.4, -0.1, math.inf])
@@ -256,10 +340,23 @@ def test_a_click_on_a_heading_sorts_with_absent_shares_last(browser: Browser, tm
         browser.open(write_sample(tmp_path)),
         """const names = () => [...document.querySelectorAll("tbody th")].map((cell) => cell.textContent);
            const click = (column) => { document.querySelectorAll("thead button")[column].click(); return names(); };
-           return [names(), click(1), click(1), click(0), click(0), click(2)]""",
+           return [names(), click(1), click(1), click(0), click(0), click(2), click(3), click(3), click(4), click(4)]""",
     )
     written, falling, rising = ["coat", "hat", "bag"], ["bag", "coat", "hat"], ["coat", "bag", "hat"]
-    assert orders == [written, falling, rising, ["bag", "coat", "hat"], ["hat", "coat", "bag"], ["coat", "hat", "bag"]]
+    by_name, by_accuracy = [["bag", "coat", "hat"], ["hat", "coat", "bag"]], ["coat", "hat", "bag"]
+    by_share, by_change = [["coat", "bag", "hat"], ["bag", "coat", "hat"]], [["hat", "bag", "coat"], ["coat", "bag", "hat"]]
+    assert orders == [written, falling, rising, *by_name, by_accuracy, *by_share, *by_change]
+
+
+def test_texts_with_signs_sort_as_numbers(browser: Browser, tmp_path: Path) -> None:
+    rows = [[text, text] for text in ("+9", "-10", "", "+1,000.5", f"{MINUS}2.5", "3%")]
+    write_page(tmp_path / "index.html", "t", "i", {"s": [table_html(["name", "change"], rows)]}, {})
+    falling = browser.ask(
+        browser.open(tmp_path / "index.html"),
+        """document.querySelectorAll("thead button")[1].click();
+           return [...document.querySelectorAll("tbody th")].map((cell) => cell.textContent)""",
+    )
+    assert falling == ["+1,000.5", "+9", "3%", f"{MINUS}2.5", "-10", ""]
 
 
 def test_a_command_is_copied_without_its_prompt(browser: Browser, tmp_path: Path) -> None:
@@ -301,6 +398,80 @@ def test_the_viewer_opens_with_a_click_and_walks_with_the_arrow_keys(browser: Br
     )
     assert browser.ask(tab, words) is None
     assert browser.ask(tab, "return document.activeElement.firstElementChild.alt") == f"canvas, {first}"
+
+
+def strike(browser: Browser, tab: str, key: str) -> None:
+    """Press a key with what it does by itself, such as the click that Enter gives a button."""
+    number, text = {"Enter": (13, "\r"), " ": (32, " "), "Escape": (27, ""), "Tab": (9, "")}[key]
+    for kind, typed in (("keyDown", text), ("keyUp", "")):
+        sent = {"type": kind, "key": key, "code": key.strip() or "Space", "windowsVirtualKeyCode": number, "text": typed}
+        browser.call("Input.dispatchKeyEvent", tab, **sent)
+
+
+def test_embedded_pictures_load_from_disk(browser: Browser, tmp_path: Path) -> None:
+    tab = browser.open(write_embedded(tmp_path))
+    assert browser.ask(tab, "return images.map((image) => image.naturalWidth)") == [40, 32, 32, 32, 32]
+
+
+SHOWN = """const open = document.querySelector("dialog[open]"), image = open?.querySelector("img");
+           await image?.decode();
+           return open && [open.querySelector("p").textContent, image.src.slice(0, 14), image.naturalWidth]"""
+
+
+def test_the_viewer_walks_over_embedded_pictures_and_files(browser: Browser, tmp_path: Path) -> None:
+    tab = browser.open(write_embedded(tmp_path))
+    browser.ask(tab, """document.querySelector(".plot img").click()""")
+    shown = [browser.ask(tab, SHOWN)]
+    for side in ("Left", "Right", "Down", "Right", "Up"):
+        browser.press(tab, f"Arrow{side}")
+        shown.append(browser.ask(tab, SHOWN))
+    embedded, file = "data:image/png", tmp_path.as_uri()[:14]
+    plot = ["bars", "data:image/svg", 40]
+    assert shown == [
+        plot,
+        plot,  # the first of all
+        ["photograph, a", embedded, 32],
+        ["photograph, b", embedded, 32],
+        ["target, b", file, 32],
+        ["target, a", file, 32],
+    ]
+
+
+@pytest.mark.parametrize("key", ["Enter", " "])
+def test_keys_alone_open_and_close_an_embedded_picture(browser: Browser, tmp_path: Path, key: str) -> None:
+    tab = browser.open(write_embedded(tmp_path))
+    focused = """const focused = document.activeElement; return [focused.tagName, focused.querySelector("img")?.alt]"""
+    browser.ask(tab, """document.querySelector("nav a:last-child").focus()""")
+    for seen in ("bars", "photograph, a"):
+        strike(browser, tab, "Tab")
+        assert browser.ask(tab, focused) == ["BUTTON", seen]
+    strike(browser, tab, key)
+    assert browser.ask(tab, SHOWN) == ["photograph, a", "data:image/png", 32]
+    browser.press(tab, "ArrowDown")
+    browser.ask(
+        tab, """window.closed_once = new Promise((done) => document.querySelector("dialog").addEventListener("close", done))"""
+    )
+    strike(browser, tab, "Escape")
+    browser.ask(tab, "await window.closed_once")
+    assert browser.ask(tab, SHOWN) is None
+    assert browser.ask(tab, focused) == ["BUTTON", "photograph, b"]
+
+
+@pytest.mark.parametrize(("selector", "opens"), [("a.full", False), ("button.full", True)])
+def test_a_click_with_control_is_left_to_the_browser_where_there_is_a_link(
+    browser: Browser, tmp_path: Path, selector: str, opens: bool
+) -> None:
+    tab = browser.open(write_embedded(tmp_path))
+    left = browser.ask(
+        tab,
+        f"""const click = new MouseEvent("click", {{ctrlKey: true, bubbles: true, cancelable: true}});
+            let left;
+            addEventListener("click", (event) => {{ left = !event.defaultPrevented; event.preventDefault(); }});
+            document.querySelector("{selector}").dispatchEvent(click);
+            return left""",
+    )
+    assert left == (not opens)
+    assert (browser.ask(tab, SHOWN) is not None) == opens
 
 
 @pytest.mark.parametrize("width", [380, 800, 2000])

@@ -1,18 +1,24 @@
-"""The band plot: what it draws is read back from its lines."""
+"""The plots of an evaluation: what they draw is read back from their lines, bars, squares and numbers."""
 
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from imptool.report.plots import plot_bands
+from imptool.report.plots import plot_bands, plot_class_bars, plot_confusion
+
+NAN = float("nan")
 
 
 @pytest.fixture
-def drawn(monkeypatch) -> list[Figure]:
-    """The figures that are saved."""
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved, each as a PNG and as an SVG."""
     figures = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
@@ -24,7 +30,7 @@ def test_two_panels_in_percent_with_a_line_for_each_run(tmp_path, drawn):
         "panoptic-fpn": {"miou": [0.25, 0.5], "macc": [0.5, 0.75]},
         "panoptic-fpn-imp": {"miou": [float("nan"), 0.625], "macc": [0.75, 1.0]},
     }
-    plot_bands(tmp_path / "bands.png", [10, 400], curves)
+    assert plot_bands(tmp_path / "bands.png", [10, 400], curves) == [tmp_path / "bands.png", tmp_path / "bands.svg"]
     with Image.open(tmp_path / "bands.png") as image:
         assert image.format == "PNG"
         assert image.width > image.height > 400
@@ -41,6 +47,174 @@ def test_two_panels_in_percent_with_a_line_for_each_run(tmp_path, drawn):
 def test_nothing_to_draw_is_still_a_picture(tmp_path, curves):
     plot_bands(tmp_path / "bands.png", [10, 20], curves)
     assert (tmp_path / "bands.png").stat().st_size > 0
+
+
+def test_an_interval_is_a_light_band_with_gaps(tmp_path, drawn):
+    curves = {run: {"miou": [0.2, 0.3, 0.4, 0.5], "macc": [0.5] * 4} for run in ("a", "b")}
+    ends = np.array([[0.1, 0.3], [NAN, NAN], [0.35, 0.45], [0.4, 0.6]])
+    plot_bands(tmp_path / "bands.png", [1, 2, 3, 5], curves, {"b": {"miou": ends, "macc": ends}})
+    [band] = drawn[0].axes[0].collections  # none for the run without intervals
+    corners = [{(round(x, 6), round(y, 6)) for x, y in path.vertices} for path in band.get_paths()]
+    assert corners == [{(1, 10), (1, 30)}, {(3, 35), (3, 45), (5, 40), (5, 60)}]
+
+
+@pytest.mark.parametrize(
+    ("bands", "named"),
+    [
+        ([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"]),
+        ([10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 400], ["10", "50", "75", "100", "150", "200", "300", "400"]),
+        (range(10, 401, 10), ["10", "50", "100", "150", "200", "250", "300", "350", "400"]),
+        ([0.5, 1, 400], ["0.5", "400"]),
+        ([7], ["7"]),
+    ],
+)
+def test_widths_are_named_where_they_have_room_and_marked_elsewhere(tmp_path, drawn, bands, named):
+    values = np.linspace(0.1, 0.2, len(bands))
+    plot_bands(tmp_path / "bands.png", bands, {"run": {"miou": values, "macc": values}})
+    for axes in drawn[0].axes:
+        labels = sorted(axes.get_xticklabels(), key=lambda label: label.get_position()[0])
+        assert [label.get_text() for label in labels] == named
+        boxes = [label.get_window_extent() for label in labels]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+        marked = [*axes.get_xticks(), *axes.get_xticks(minor=True)]
+        assert sorted(marked) == list(bands)
+
+
+def bar_plot(path: Path) -> Sequence[Path]:
+    values = {"$a$ run": [0.5, NAN, 0.25], "_b": [0.75, NAN, NAN]}
+    return plot_class_bars(path, ["coat", "$hat$", "bag"], values, {"_b": np.array([[0.7, 0.8], [NAN, NAN], [NAN, NAN]])})
+
+
+def test_a_bar_for_each_class_and_run_with_its_interval(tmp_path, drawn):
+    bar_plot(tmp_path / "bars.png")
+    [axes] = drawn[0].axes
+    first, second = axes.containers
+    assert [bar.get_width() for bar in (*first, *second)] == pytest.approx([50, NAN, 25, 75, NAN, NAN], nan_ok=True)
+    assert len({bar.get_facecolor() for bar in (first[0], second[0])}) == 2
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["coat", r"\$hat\$", "bag"]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [r"\$a\$ run", "_b"]
+    [whiskers] = axes.collections
+    whisker = whiskers.get_segments()[0]
+    assert whisker[:, 0] == pytest.approx([70, 80])
+    middle = second[0].get_y() + second[0].get_height() / 2
+    assert whisker[:, 1] == pytest.approx([middle, middle])
+    assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("absent", 1)]  # for both runs
+    dashes = [list(line.get_ydata()) for line in axes.lines]
+    assert dashes == [[], [pytest.approx(second[2].get_y() + second[2].get_height() / 2)]]
+
+
+@pytest.mark.parametrize(("classes", "runs"), [(1, 1), (16, 8), (50, 1), (51, 2), (200, 3)])
+def test_no_names_overlap_beside_the_bars(tmp_path, drawn, classes, runs):
+    names = [f"garment number {place} of those" for place in range(classes)]
+    plot_class_bars(tmp_path / "bars.png", names, {f"run {run}": np.linspace(0, 1, classes) for run in range(runs)})
+    assert len(drawn[0].axes) == (1 if classes <= 50 else 2)
+    labels = [axes.get_yticklabels() for axes in drawn[0].axes]
+    assert [label.get_text() for column in labels for label in column] == names
+    for column in labels:
+        boxes = [label.get_window_extent() for label in column]
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+    ends = [axes.get_window_extent() for axes in drawn[0].axes]
+    assert all(left.x1 < min(label.get_window_extent().x0 for label in labels[1]) for left in ends[:-1])
+    assert {axes.get_xlim() for axes in drawn[0].axes} == {(0, 100)}
+    bars = [bar for axes in drawn[0].axes for bars in axes.containers for bar in bars]
+    assert min(bar.get_window_extent().height for bar in bars) > 5  # of 100 px per inch
+
+
+def confusion_plot(path: Path) -> Sequence[Path]:
+    return plot_confusion(path, ["coat", "$hat$", "bag"], np.array([[3, 1, 0], [0, 0, 0], [1, 2, 997]]))
+
+
+def test_a_confusion_has_each_row_in_percent_and_an_absent_row_hatched(tmp_path, drawn):
+    confusion_plot(tmp_path / "confusion.png")
+    axes = drawn[0].axes[0]
+    shares = axes.images[0].get_array()
+    assert shares[[0, 2]].tolist() == [[75, 25, 0], [0.1, 0.2, 99.7]]
+    assert shares.mask.tolist() == [[False] * 3, [True] * 3, [False] * 3]
+    numbers = {text.get_position(): text.get_text() for text in axes.texts}
+    assert numbers == {(0, 0): "75", (1, 0): "25", (2, 2): "100"}  # (column, row), from half a percent
+    [absent] = axes.patches
+    assert (absent.get_y(), absent.get_height(), absent.get_hatch()) == (0.5, 1, "////")
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["coat", r"\$hat\$ (absent)", "bag"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["coat", r"\$hat\$", "bag"]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 25, 60])
+def test_a_confusion_of_few_and_many_classes_is_readable(tmp_path, drawn, classes):
+    names = [f"garment {place}" for place in range(classes)]
+    plot_confusion(tmp_path / "confusion.png", names, 7 * np.eye(classes))
+    axes = drawn[0].axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        boxes = [label.get_window_extent() for label in labels]
+        assert len(boxes) == classes
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+        assert all(label.get_fontsize() >= 7 for label in labels)
+    assert len(axes.texts) == (classes if classes <= 25 else 0)
+    cell = axes.transData.transform((1, 0))[0] - axes.transData.transform((0, 0))[0]
+    assert all(text.get_window_extent().width < cell for text in axes.texts)
+
+
+def test_shades_and_numbers_differ_in_grey_as_well(tmp_path, drawn):
+    """The luminance falls from each tick of the scale to the next; a number stands out from its square (WCAG: 4.5 to 1)."""
+    names = [str(share) for share in range(1, 21)]
+    confusion = np.zeros((20, 20), int)
+    confusion[:, 0] = 5 * np.arange(1, 21)
+    confusion[:, 1] = 100 - confusion[:, 0]
+    plot_confusion(tmp_path / "confusion.png", names, confusion)
+    axes = drawn[0].axes[0]
+    picture = axes.images[0]
+
+    def luminance(colour: Sequence[float]) -> float:
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour[:3]]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    greys = [luminance(picture.to_rgba(share)) for share in (0, 1, 5, 10, 25, 50, 100)]
+    assert all(lighter > 1.04 * darker for lighter, darker in pairwise(greys))
+    for text in axes.texts:
+        column, row = text.get_position()
+        behind, letter = luminance(picture.to_rgba(picture.get_array()[row, column])), float(text.get_color() == "white")
+        assert (max(behind, letter) + 0.05) / (min(behind, letter) + 0.05) >= 4.5, text.get_text()
+
+
+def band_plot(path: Path) -> Sequence[Path]:
+    ends = np.array([[0.1, 0.3], [0.2, 0.4]])
+    curves = {"$a$ run": {"miou": [0.2, 0.3], "macc": [0.2, 0.3]}}
+    return plot_bands(path, [1, 5], curves, {"$a$ run": {"miou": ends, "macc": ends}})
+
+
+@pytest.mark.parametrize("plot", [band_plot, bar_plot, confusion_plot])
+def test_equal_values_write_equal_bytes_and_an_svg_brings_its_letters(tmp_path, plot: Callable[[Path], Sequence[Path]]):
+    first, second = plot(tmp_path / "a" / "plot.png"), plot(tmp_path / "b" / "plot.png")
+    assert [path.suffix for path in first] == [".png", ".svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    svg = first[1].read_text(encoding="utf-8")
+    assert "<text" not in svg  # outlines: no font is asked for
+    assert "<dc:date>" not in svg
+
+
+@pytest.mark.parametrize(
+    ("draw", "rule"),
+    [
+        (
+            lambda path: plot_class_bars(path, ["a", "b"], {"run": [0.5]}),
+            r"run must have one value for each of 2 classes, got 1",
+        ),
+        (
+            lambda path: plot_class_bars(path, ["a"], {"run": [0.5]}, {"run": np.zeros((2, 2))}),
+            r"the intervals of run must be \[1, 2\], got \[2, 2\]",
+        ),
+        (
+            lambda path: plot_bands(
+                path, [1], {"run": {"miou": [0.5], "macc": [0.5]}}, {"run": {"miou": np.zeros(2), "macc": np.zeros(2)}}
+            ),
+            r"the intervals of miou of run must be \[1, 2\], got \[2\]",
+        ),
+        (lambda path: plot_confusion(path, ["a"], np.zeros((2, 2))), r"confusion must be \[1, 1\] for 1 classes, got \[2, 2\]"),
+    ],
+)
+def test_values_of_another_shape_are_refused_and_nothing_is_written(tmp_path, draw, rule):
+    with pytest.raises(ValueError, match=rule):
+        draw(tmp_path / "plot.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_curve_of_another_length_is_refused_and_nothing_is_written(tmp_path):

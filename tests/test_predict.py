@@ -268,7 +268,8 @@ def test_results_of_imptool_are_no_photographs(run: Path, imptool: Imptool) -> N
     assert imptool("predict", "photos", "--out", "photos/parsed").exit_code == 0
     Path("photos/eval").mkdir()
     Image.new("RGB", (9, 9)).save("photos/eval/bands.png")
-    Path("photos/eval/metrics.json").write_text("{}")
+    for name in ("metrics.json", "report.html"):
+        Path("photos/eval", name).write_text("{}")
     result = imptool("predict", "photos", "--out", "again")
     assert result.exit_code == 0, result.output
     assert "photos: 6 photographs" in result.stdout

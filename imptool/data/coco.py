@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,30 @@ def read_coco(path: Path) -> Row:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     return document
+
+
+def read_results(path: Path, document: Mapping[str, Any]) -> list[Row]:
+    """Read COCO results (a list of detections) for the images and categories of a COCO document.
+
+    Returns:
+        The rows as they stand in the file, each with image_id, category_id, score, and bbox (xywh) or segmentation or both.
+    Raises:
+        InputError: one line with the file's name and the first row that cannot be used, and why.
+    """
+    rows = read_json(path)
+    try:
+        if not isinstance(rows, list):
+            raise ValueError(f"holds a {type(rows).__name__}; COCO results are a list of detections")
+        sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
+        category_ids = {category["id"] for category in document["categories"]}
+        for place, row in enumerate(rows):
+            try:
+                _check_result(row, sizes, category_ids)
+            except ValueError as error:
+                raise ValueError(f"result [{place}] {error}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    return rows
 
 
 def read_json(path: Path) -> Any:
@@ -237,6 +262,27 @@ def _counts_length(counts: str | bytes | list[Any]) -> int:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _check_result(row: Any, sizes: Mapping[int, tuple[int, int]], category_ids: Collection[int]) -> None:
+    if not isinstance(row, dict) or not {"image_id", "category_id", "score"} <= row.keys():
+        raise ValueError("is no detection with image_id, category_id and score")
+    for key, known in (("image_id", sizes), ("category_id", category_ids)):
+        if not _is_count(row[key]) or row[key] not in known:
+            raise ValueError(f"has the {key} {row[key]!r}, which the ground truth does not have")
+    if not _is_finite(row["score"]):
+        raise ValueError(f"has the score {row['score']!r}: write a finite number")
+    if "bbox" not in row and "segmentation" not in row:
+        raise ValueError("has neither bbox nor segmentation")
+    box = row.get("bbox", [0, 0, 0, 0])
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)) or min(box[2:]) < 0:
+        raise ValueError(f"has the bbox {box!r}: write x, y, width, height")
+    if "segmentation" in row:
+        parse_segmentation(row["segmentation"], sizes[row["image_id"]])
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_document(document: Any) -> None:

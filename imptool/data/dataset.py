@@ -10,14 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
 from imptool.data.coco import split_instances
 from imptool.data.components import Instances, UnknownIds, find_components, numbered_instances
 from imptool.data.images import MAX_PIXELS, check_image
-from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet
+from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet, look_up
 from imptool.data.layouts import LAYOUTS, Found, Item, Where
 from imptool.data.layouts.pairs import BACKGROUND_NAMES, Id
 from imptool.data.splits import RandomSplits, make_splits, strangers
@@ -88,6 +87,13 @@ class Dataset:
         table[list(self.remap)] = list(self.remap.values())
         return table
 
+    @cached_property
+    def _channel_of_source(self) -> np.ndarray:
+        """Source id -> channel; -1 where the id is in no class list."""
+        ids = self._id_of_source
+        channels = self.labels.to_channels(np.maximum(ids, 0).astype(np.uint16)[None])[0]
+        return np.where(ids < 0, -1, channels.astype(np.int64))
+
     def split(self, name: str) -> tuple[Item, ...]:
         """The items of a split; InputError when there is none of that name or it is empty."""
         if name not in self.splits:
@@ -108,6 +114,12 @@ class Dataset:
         source_ids = item.read_source_map(self.max_pixels)
         self.check_size(item, source_ids.shape)
         return self.remapped(source_ids, item)
+
+    def read_channels(self, item: Item) -> np.ndarray:
+        """Read an item's semantic map as channels [H, W], as `LabelSet.to_channels` has them; raises as `read_labels`."""
+        source_ids = item.read_source_map(self.max_pixels)
+        self.check_size(item, source_ids.shape)
+        return self._looked_up(source_ids, self._channel_of_source, item)
 
     def read_instances(self, item: Item, *, connectivity: int, components: bool) -> Instances:
         """An item's instances: true ones where the source tells them apart, else the components of each class.
@@ -170,21 +182,15 @@ class Dataset:
 
     def remapped(self, source_ids: np.ndarray, item: Item) -> np.ndarray:
         """The source's ids as the dataset's, uint8 or uint16; InputError when one of them is in no class list."""
-        table = self._id_of_source
-        if source_ids.dtype == np.uint8 and table[:256].max() <= 255:
-            # OpenCV's look-up of bytes is some ten times as fast as indexing.
-            unknown = cv2.LUT(source_ids, (table[:256] < 0).astype(np.uint8))
-            ids = cv2.LUT(source_ids, np.maximum(table[:256], 0).astype(np.uint8)) if source_ids.size else source_ids
-            found_unknown = source_ids.size > 0 and cv2.countNonZero(unknown) > 0
-        else:
-            wide = table[source_ids]
-            found_unknown = bool(wide.min(initial=0) < 0)
-            ids, unknown = wide.astype(np.uint16), wide < 0
-        if found_unknown:
-            names = ", ".join(str(value) for value in np.unique(source_ids[unknown > 0])[:5])
+        return self._looked_up(source_ids, self._id_of_source, item)
+
+    def _looked_up(self, source_ids: np.ndarray, table: np.ndarray, item: Item) -> np.ndarray:
+        found, unknown = look_up(source_ids, table)
+        if unknown:
+            names = ", ".join(map(str, unknown[:5]))
             line = f"{item.label} holds id {names}, not in the class list of {self.source}: add or remap it"
             raise InputError(line, kind="ids")
-        return ids
+        return found
 
 
 def load_dataset(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> Dataset:

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
+import cv2
 import numpy as np
 from pydantic import Field
 
@@ -56,7 +57,7 @@ class LabelSet:
 
     @cached_property
     def _channel_of_id(self) -> np.ndarray:
-        table = np.full(MAX_ID + 1, 255 if len(self.classes) <= 255 else MAX_ID, np.uint16)
+        table = np.full(MAX_ID + 1, self.ignore_channel, np.int64)
         table[self.ids] = np.arange(len(self.classes))
         return table
 
@@ -66,8 +67,15 @@ class LabelSet:
         return 255 if len(self.classes) <= 255 else MAX_ID
 
     def to_channels(self, ids: np.ndarray) -> np.ndarray:
-        """Ids [H, W] -> channels [H, W] uint16; the ignore id becomes `ignore_channel`."""
-        return self._channel_of_id[ids]
+        """Ids [H, W] -> channels [H, W] uint8, of more than 255 classes uint16; the ignore id becomes `ignore_channel`."""
+        return look_up(ids, self._channel_of_id)[0]
+
+    def channel_table(self, remap: Mapping[int, int]) -> np.ndarray:
+        """For `look_up`: id in a file -> channel [65536], -1 for what is neither a class nor remapped to one."""
+        table = np.full(MAX_ID + 1, -1, np.int64)
+        table[self.ids] = range(len(self.classes))
+        table[list(remap)] = [self.ids.index(class_id) for class_id in remap.values()]
+        return table
 
     def to_ids(self, channels: np.ndarray) -> np.ndarray:
         """Channels [H, W] -> ids [H, W] uint16."""
@@ -96,3 +104,34 @@ class LabelSet:
         return LabelSet(
             tuple(ClassInfo.model_validate(info) for info in value["classes"]), value["background"], value["ignore"]
         )
+
+
+def look_up(ids: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Put what a table [65536] int64 says in the place of every id, and tell the ids for which it says -1.
+
+    Args:
+        ids: [H, W] uint8 or uint16.
+    Returns:
+        [H, W] uint8 where the values fit, else uint16, with any value for the unknown ids, perhaps `ids` itself; and these,
+        sorted.
+    """
+    if ids.dtype == np.uint8 and ids.size and table[:256].max() <= 255:
+        # OpenCV goes through bytes some ten times as fast as indexing does.
+        unknown = [number for first, last in _runs(np.flatnonzero(table[:256] < 0)) for number in _within(ids, first, last)]
+        known = np.where(table[:256] < 0, np.arange(256), table[:256]).astype(np.uint8)
+        return ids if (known == np.arange(256)).all() else cv2.LUT(ids, known), unknown
+    wide = table[ids]
+    unknown_ids = np.unique(ids[wide < 0]).tolist() if wide.min(initial=0) < 0 else []
+    return wide.astype(np.uint8 if table.max() <= 255 else np.uint16), unknown_ids
+
+
+def _runs(numbers: np.ndarray) -> list[tuple[int, int]]:
+    """The first and last of each run of whole numbers, of sorted ones."""
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return [(int(part[0]), int(part[-1])) for part in parts if len(part)]
+
+
+def _within(ids: np.ndarray, first: int, last: int) -> list[int]:
+    """The ids that occur of those from the first to the last."""
+    found = cv2.inRange(ids, first, last)
+    return np.unique(ids[found > 0]).tolist() if cv2.countNonZero(found) else []

@@ -51,7 +51,7 @@ def image_tensor(image: np.ndarray) -> torch.Tensor:
 
 def read_pair(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
     """Photograph [H, W, 3] and target channels [H, W] of an item; InputError when one cannot be read."""
-    target = dataset.labels.to_channels(dataset.read_labels(item))
+    target = dataset.read_channels(item)
     return read_image(item.image), target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -14,14 +15,28 @@ DEFINITIONS = {
     "from the target: not a number.",
     "miou": "Mean IOU over the foreground classes, leaving out the classes absent from both sides.",
     "miou_with_background": "Mean IOU over all classes, background included, leaving out the classes absent from both sides.",
+    "miou_things": "Mean IOU over the thing classes, leaving out the classes absent from both sides.",
     "macc": "Mean accuracy (recall) over the foreground classes, leaving out the classes absent from the target.",
     "macc_with_background": "Mean accuracy (recall) over all classes, background included, leaving out the classes "
     "absent from the target.",
+    "macc_things": "Mean accuracy (recall) over the thing classes, leaving out the classes absent from the target.",
     "pixel_accuracy": "Pixels predicted as their class, divided by all counted pixels, background included.",
     "frequency_weighted_iou": "Mean IOU over all classes, background included, each weighted by its pixels in the target.",
 }
 """One sentence for every figure. All of them: one confusion matrix summed over the split, without the pixels whose
 target is the ignore id."""
+
+SUMMARY = (
+    "miou",
+    "miou_with_background",
+    "miou_things",
+    "macc",
+    "macc_with_background",
+    "macc_things",
+    "pixel_accuracy",
+    "frequency_weighted_iou",
+)
+"""What `summarize` gives, in the order to show."""
 
 
 def confusion_matrix(predicted: np.ndarray, target: np.ndarray, *, num_classes: int, ignore: int) -> np.ndarray:
@@ -46,44 +61,58 @@ def confusion_matrix(predicted: np.ndarray, target: np.ndarray, *, num_classes: 
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """IOU per class [C]: nan for a class absent from both sides, 0 for one predicted but never present."""
-    return _ratio(np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
+    """IOU per class [..., C] of confusions [..., C, C]: nan for a class absent from both sides, 0 for one never present."""
+    hits, predicted, target = totals(confusion)
+    return _ratio(hits, predicted + target - hits)
 
 
 def class_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Accuracy (recall) per class [C]: nan for a class absent from the target."""
-    return _ratio(np.diag(confusion), confusion.sum(1))
+    """Accuracy (recall) per class [..., C]: nan for a class absent from the target."""
+    hits, _, target = totals(confusion)
+    return _ratio(hits, target)
 
 
-def pixel_accuracy(confusion: np.ndarray) -> float:
-    """The share of counted pixels that are predicted right, 0..1; nan if nothing was counted."""
-    return float(_ratio(np.trace(confusion), confusion.sum()))
+def pixel_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """The share of counted pixels that are predicted right, 0..1 [...]; nan if nothing was counted."""
+    hits, _, target = totals(confusion)
+    return _ratio(hits.sum(-1), target.sum(-1))
 
 
-def frequency_weighted_iou(confusion: np.ndarray) -> float:
-    """IOU weighted by the pixels of each class in the target, 0..1; nan if nothing was counted."""
-    present = confusion.sum(1)
-    return float(_ratio(np.nansum(class_iou(confusion) * present), present.sum()))
+def frequency_weighted_iou(confusion: np.ndarray) -> np.ndarray:
+    """IOU weighted by the pixels of each class in the target, 0..1 [...]; nan if nothing was counted."""
+    target = totals(confusion)[2]
+    return _ratio(np.nansum(class_iou(confusion) * target, -1), target.sum(-1))
 
 
-def summarize(confusion: np.ndarray, *, foreground: Sequence[int]) -> dict[str, float]:
-    """The figures of one confusion matrix, 0..1; `DEFINITIONS` says what each is. `foreground` lists class indices."""
+def totals(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels of each class [..., C] that are right, that are predicted, that are in the target."""
+    return np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-2), confusion.sum(-1)
+
+
+def summarize(confusion: np.ndarray, *, foreground: Sequence[int], things: Sequence[int]) -> dict[str, np.ndarray]:
+    """The figures of confusion matrices [..., C, C], each [...], 0..1; `DEFINITIONS` says what each is.
+
+    Args:
+        foreground, things: class indices.
+    """
     iou, accuracy = class_iou(confusion), class_accuracy(confusion)
-    chosen = np.asarray(foreground, np.intp)
+    parts: dict[str, Any] = {
+        "": np.asarray(foreground, np.intp),
+        "_with_background": slice(None),
+        "_things": np.asarray(things, np.intp),
+    }
     return {
-        "miou": mean_of_present(iou[chosen]),
-        "miou_with_background": mean_of_present(iou),
-        "macc": mean_of_present(accuracy[chosen]),
-        "macc_with_background": mean_of_present(accuracy),
+        **{f"miou{name}": mean_of_present(iou[..., part]) for name, part in parts.items()},
+        **{f"macc{name}": mean_of_present(accuracy[..., part]) for name, part in parts.items()},
         "pixel_accuracy": pixel_accuracy(confusion),
         "frequency_weighted_iou": frequency_weighted_iou(confusion),
     }
 
 
-def mean_of_present(values: np.ndarray) -> float:
-    """The mean without the nan values; nan if nothing is left."""
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float("nan")
+def mean_of_present(values: np.ndarray) -> np.ndarray:
+    """The mean over the last axis without the nan values; nan if nothing is left."""
+    present = ~np.isnan(values)
+    return _ratio(np.where(present, values, 0).sum(-1), present.sum(-1))
 
 
 def check_maps(predicted: np.ndarray, target: np.ndarray, *, num_classes: int, ignore: int) -> None:
@@ -105,7 +134,7 @@ def stray_id(predicted: np.ndarray, target: np.ndarray, pixel: int, *, num_class
     )
 
 
-@numba.njit(nogil=True)
+@numba.njit(cache=True, nogil=True)
 def _count_pairs(predicted: np.ndarray, target: np.ndarray, ignore: int, counts: np.ndarray) -> int:
     """Add every counted pixel to counts; give the flat index of the first stray id, or -1."""
     num_classes = counts.shape[0]
@@ -123,6 +152,6 @@ def _count_pairs(predicted: np.ndarray, target: np.ndarray, ignore: int, counts:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, and nan where whole is 0."""
+    """part / whole, and nan where whole is 0; a number of NumPy's where both are."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)[()]

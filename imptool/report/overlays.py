@@ -87,6 +87,21 @@ def colour_instances(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return colour_classes(grey, numbers, ids=range(1, 256), alpha=0.6)
 
 
+def colour_errors(image: np.ndarray, wrong: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Wrong pixels in red and ignored ones in blue over the greyed photograph: [H, W, 3] uint8.
+
+    Args:
+        image: [H, W, 3] uint8, RGB.
+        wrong, ignored: [H, W] bool.
+    """
+    pale = cv2.addWeighted(
+        cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), 0.5, np.full_like(image, 255), 0.5, 0
+    )
+    for where, colour in ((wrong, (213, 0, 0)), (ignored, (120, 160, 220))):
+        pale[where] = (0.25 * pale[where] + 0.75 * np.array(colour)).astype(np.uint8)
+    return pale
+
+
 def colour_canvas(canvas: np.ndarray, ids: Sequence[int], *, size: tuple[int, int]) -> np.ndarray:
     """A canvas as a picture [H, W, 3] uint8: the largest value over its layers, in the colour of the layer that has it.
 

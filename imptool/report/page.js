@@ -19,9 +19,9 @@ function sortBy(heading) {
   const body = heading.closest("table").tBodies[0];
   const cell = (row) => row.cells[heading.cellIndex];
   const words = (row) => cell(row).querySelector("data")?.value ?? cell(row).textContent.trim();
-  const numbers = heading.cellIndex > 0 && [...body.rows].every((row) => /^[\d,.]*%?$/.test(words(row)));
+  const numbers = heading.cellIndex > 0 && [...body.rows].every((row) => /^([+−-]?[\d,.]+%?)?$/.test(words(row)));
   const falling = numbers ? heading.ariaSort !== "descending" : heading.ariaSort === "ascending";
-  const number = (text) => Number(text.replace(/[,%]/g, ""));
+  const number = (text) => Number(text.replace(/[,%]/g, "").replace("−", "-"));
   const compare = (a, b) => (numbers ? number(a) - number(b) : a.localeCompare(b, undefined, { numeric: true }));
   const rows = [...body.rows].sort((first, second) => {
     const [a, b] = [words(first), words(second)];
@@ -39,7 +39,14 @@ for (const heading of document.querySelectorAll("thead th")) {
   heading.append(button);
 }
 
-const pictures = [...document.querySelectorAll("a.full")];
+// A picture without a file has no link to be opened by: a button, which keys reach as well.
+for (const frame of document.querySelectorAll("span.full")) {
+  const button = element("button", { type: "button", className: "full" });
+  button.append(...frame.childNodes);
+  frame.replaceWith(button);
+}
+
+const pictures = [...document.querySelectorAll(".full")];
 const viewer = element("dialog", { className: "viewer", tabIndex: -1 });
 const [image, words] = [element("img"), element("p")];
 const arrow = (label, sign, step) =>
@@ -50,11 +57,11 @@ viewer.append(image, before, words, after, close);
 document.body.append(viewer);
 let shown = 0;
 
-function show(link) {
-  if (!link) return;
-  shown = pictures.indexOf(link);
-  image.src = link.href;
-  image.alt = words.textContent = link.firstElementChild.alt;
+function show(picture) {
+  if (!picture) return;
+  shown = pictures.indexOf(picture);
+  image.src = picture.href ?? picture.firstElementChild.src;
+  image.alt = words.textContent = picture.firstElementChild.alt;
   before.disabled = shown === 0;
   after.disabled = shown === pictures.length - 1;
   if (viewer.open) return;
@@ -65,8 +72,8 @@ function show(link) {
 // The same kind of picture of the example above or below.
 function inExample(side) {
   const example = pictures[shown].closest("article");
-  const place = [...(example?.querySelectorAll("a.full") ?? [])].indexOf(pictures[shown]);
-  return example?.[side]?.querySelectorAll("a.full")[place];
+  const place = [...(example?.querySelectorAll(".full") ?? [])].indexOf(pictures[shown]);
+  return example?.[side]?.querySelectorAll(".full")[place];
 }
 
 const keys = {
@@ -85,8 +92,8 @@ viewer.onclick = (event) => [viewer, image, close].includes(event.target) && vie
 viewer.onclose = () => pictures[shown].focus();
 
 document.addEventListener("click", (event) => {
-  const link = event.target.closest("a.full");
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  const picture = event.target.closest(".full");
+  if (!picture || (picture.href && (event.ctrlKey || event.metaKey || event.shiftKey || event.button))) return;
   event.preventDefault();
-  show(link);
+  show(picture);
 });

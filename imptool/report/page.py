@@ -1,15 +1,17 @@
 """One HTML page that opens from disk: parts written from plain values, and the page that holds them.
 
 A part is a function from values to `Html`. Texts and names come as plain `str` and are escaped here; paths are relative to
-the page and are quoted here. Nothing is loaded but the pictures: style and script stand in the page itself.
+the page and are quoted here. Nothing is loaded but the pictures: style and script stand in the page itself, and so do pictures
+that come as `Embedded`.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import NamedTuple, NewType
@@ -21,6 +23,7 @@ Html = NewType("Html", str)
 """Text that is markup already, so that mypy tells it from a name that has to be escaped."""
 
 ABSENT = "—"
+KINDS = ("image/jpeg", "image/png", "image/svg+xml")
 
 
 @dataclass(frozen=True)
@@ -39,20 +42,52 @@ class Swatch(NamedTuple):
     colour: tuple[int, int, int]
 
 
+class Share(NamedTuple):
+    """A share 0..1 and the ends of its interval; nan where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A difference of two shares, -1..1, the ends of its interval (nan: none), and whether it is certain."""
+
+    value: float
+    low: float
+    high: float
+    certain: bool
+
+
+Cell = str | float | Swatch | Share | Difference
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture that stands in the page itself: its bytes and their kind, one of `KINDS`; ValueError for another kind."""
+
+    data: bytes = field(repr=False)
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"an embedded picture must be one of {', '.join(KINDS)}, got '{self.kind}'")
+
+
 @dataclass(frozen=True)
 class Example:
     """A photograph with what was made of it.
 
     Attributes:
         name: whatever names the photograph.
-        pictures: {caption: path relative to the page}, in the order to show.
+        pictures: {caption: path relative to the page, or the picture itself}, in the order to show.
         classes: the legend beneath.
         note: a short remark beside the name, such as the picture's accuracy.
         size: (height, width) in px of every picture; it keeps the page from jumping while pictures load. None: unknown.
     """
 
     name: str
-    pictures: Mapping[str, str]
+    pictures: Mapping[str, str | Embedded]
     classes: Sequence[tuple[str, tuple[int, int, int]]] = ()
     note: str = ""
     size: tuple[int, int] | None = None
@@ -81,13 +116,14 @@ def headline_html(figures: Mapping[str, str]) -> Html:
     return Html(f'<dl class="headline">\n{pairs}\n</dl>')
 
 
-def table_html(columns: Sequence[str], rows: Sequence[Sequence[str | float | Swatch]], *, caption: str = "") -> Html:
+def table_html(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str = "") -> Html:
     """A table that a click on a heading sorts.
 
     Args:
         columns: the headings; the first column names the row.
         rows: a cell for each column. A text stays a text, a `Swatch` gets its colour, and a number is a share 0..1: it is
-            written in percent with a bar, nan as a dash.
+            written in percent with a bar, nan as a dash; a `Share` has its interval as well. A `Difference` is written in
+            points with its sign, bold where it is certain.
         caption: a line above.
     Raises:
         ValueError: a row has another number of cells than there are columns, or a number is no share.
@@ -104,11 +140,15 @@ def table_html(columns: Sequence[str], rows: Sequence[Sequence[str | float | Swa
     )
 
 
-def figure_html(src: str, alt: str, caption: str) -> Html:
+def figure_html(src: str | Embedded, alt: str, caption: str) -> Html:
     """A plot, drawn dark on white, with its caption. In the dark it is shown inverted, so it must not be a photograph.
 
+    Args:
+        src: a path relative to the page, or the picture itself.
+        alt: what it shows, for those who do not see it.
+        caption: the line beneath.
     Raises:
-        ValueError: src is not relative to the page.
+        ValueError: the path is not relative to the page.
     """
     picture = f'<div class="scroll">{_picture(src, alt)}</div>'
     return Html(f'<figure class="plot">{picture}<figcaption>{escape(caption)}</figcaption></figure>')
@@ -221,35 +261,66 @@ def _example(example: Example) -> str:
     )
 
 
-def _picture(src: str, alt: str, size: tuple[int, int] | None = None) -> str:
-    """A picture that loads when it comes into view and links to itself in full."""
+def _picture(src: str | Embedded, alt: str, size: tuple[int, int] | None = None) -> str:
+    """A picture that loads when it comes into view. A file links to itself in full; the script opens one without a file."""
     url, known = _url(src), f' height="{size[0]}" width="{size[1]}"' if size else ""
-    return f'<a class="full" href="{url}"><img src="{url}" alt="{escape(alt)}" loading="lazy"{known}></a>'
+    tag, link = ("span", "") if isinstance(src, Embedded) else ("a", f' href="{url}"')
+    return f'<{tag} class="full"{link}><img src="{url}" alt="{escape(alt)}" loading="lazy"{known}></{tag}>'
 
 
-def _url(path: str) -> str:
-    """A relative path as a URL; a leading slash would leave the page's folder, two of them the machine."""
-    if not path or path.startswith("/"):
-        raise ValueError(f"a picture's path must be relative to the page, got '{path}'")
-    return escape(quote(path, errors="surrogateescape"))
+def _url(src: str | Embedded) -> str:
+    """A picture's URL. Of a path, a leading slash would leave the page's folder, two of them the machine."""
+    if isinstance(src, Embedded):
+        return f"data:{src.kind};base64,{base64.b64encode(src.data).decode()}"
+    if not src or src.startswith("/"):
+        raise ValueError(f"a picture's path must be relative to the page, got '{src}'")
+    return escape(quote(src, errors="surrogateescape"))
 
 
-def _cell(cell: str | float | Swatch, *, first: bool) -> str:
+def _cell(cell: Cell, *, first: bool) -> str:
     if isinstance(cell, Swatch):
         inner = _swatch(cell)
     elif isinstance(cell, str):
         inner = escape(cell)
+    elif isinstance(cell, Difference):
+        between, tag = " to ", "strong" if cell.certain else "span"
+        inner = _number("difference", cell[:3], least=-1, write=_points, between=between, tag=tag)
     else:
-        inner = _share(float(cell))
+        share = cell if isinstance(cell, Share) else Share(float(cell), math.nan, math.nan)
+        style = f' style="--share: {share.value:.4f}"'
+        inner = _number("share", share, least=0, write=_percent, between="\N{EN DASH}", style=style)
     return f'<th scope="row">{inner}</th>' if first else f"<td>{inner}</td>"
 
 
-def _share(share: float) -> str:
-    if math.isnan(share):
-        return f'<data class="share" value=""><span>{ABSENT}</span></data>'
-    if not 0 <= round(share, 6) <= 1:
-        raise ValueError(f"a number in a table must be a share 0..1 or nan, got {share}")
-    return f'<data class="share" value="{share:.6f}" style="--share: {share:.4f}"><span>{100 * share:.1f}</span></data>'
+def _number(
+    kind: str,
+    numbers: tuple[float, float, float],
+    *,
+    least: int,
+    write: Callable[[float], str],
+    between: str,
+    tag: str = "span",
+    style: str = "",
+) -> str:
+    """A value, by which the script sorts, and the ends of its interval."""
+    for number in numbers:
+        if not (math.isnan(number) or least <= round(number, 6) <= 1):
+            raise ValueError(f"a number in a table must be a {kind} {least}..1 or nan, got {number}")
+    value, *ends = numbers
+    if math.isnan(value):
+        return f'<data class="{kind}" value=""><span>{ABSENT}</span></data>'
+    interval = "" if any(map(math.isnan, ends)) else f" <small>{between.join(map(write, ends))}</small>"
+    return f'<data class="{kind}" value="{value:.6f}"{style}><{tag}>{write(value)}</{tag}>{interval}</data>'
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _points(difference: float) -> str:
+    """A difference in points with its sign; what is written as nothing has none."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
 def _swatch(swatch: Swatch) -> str:

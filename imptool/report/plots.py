@@ -1,49 +1,177 @@
-"""Pictures of numbers."""
+"""Pictures of numbers: those of a dataset as PNG, those of an evaluation as SVG as well, for a page or a paper."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from imptool.files import whole_file
 
 PANELS = {"miou": "mIOU (%)", "macc": "mAcc (%)"}
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#7a5c1e")
+"""A colour for each run, the same in every plot: six of Okabe and Ito, which colour-blind readers tell apart, and two more."""
 MARKERS = "os^Dv*PX"
+LETTER = 0.0088  # inches that a letter takes on average for each point of its font's size; a digit takes as much
 
 
-def plot_bands(path: Path, bands: Sequence[float], curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Write a PNG of the accuracy near the boundary: mIOU beside mAcc against the width of the band, a line per run.
+def plot_bands(
+    path: Path,
+    bands: Sequence[float],
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    intervals: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+) -> list[Path]:
+    """Draw the accuracy near the boundary: mIOU beside mAcc against the width of the band, a line per run.
 
     Args:
-        path: the PNG.
+        path: the PNG; the SVG stands beside it.
         bands: B widths of the boundary bands in px.
         curves: {run: {"miou": B values, "macc": B values}}, 0..1; nan leaves a gap.
+        intervals: {run: {"miou": [B, 2], "macc": [B, 2]}}, the low and the high end of each value's interval, 0..1, drawn as
+            a light band around the line; nan leaves a gap. A run without intervals is a line alone.
+    Returns:
+        the paths of the PNG and the SVG.
     Raises:
-        ValueError: a curve has another number of values than there are bands.
+        ValueError: a curve or its interval has another number of values than there are bands.
     Source:
         Fu, Berg, Berg, IMP (2019), Figure 5.
     """
     figure = _figure(11, 4.4)
     for axes, (key, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for marker, (run, curve) in zip(cycle(MARKERS), curves.items(), strict=False):
+        for marker, colour, (run, curve) in zip(cycle(MARKERS), cycle(COLOURS), curves.items(), strict=False):
             if len(curve[key]) != len(bands):
                 raise ValueError(f"{key} of {run} must have one value for each of {len(bands)} bands, got {len(curve[key])}")
-            axes.plot(bands, [100 * value for value in curve[key]], marker=marker, markersize=5, label=run)
+            axes.plot(bands, 100 * np.asarray(curve[key], float), marker=marker, markersize=5, color=colour)
+            if intervals and run in intervals:
+                low, high = _ends(intervals[run][key], len(bands), f"{key} of {run}")
+                # The edge keeps an interval between two gaps in sight.
+                axes.fill_between(bands, low, high, color=colour, alpha=0.16, linewidth=1)
         axes.set(title=title.split()[0], xlabel="L2 distance to the boundary (px)", ylabel=title)
-        axes.set_xlim(left=0)
+        _tick_widths(axes, bands, inches=4.5)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
-    _save(figure, path)
+    _legend_below(figure, figure.axes[0].lines, curves)
+    return _save_both(figure, path)
+
+
+def plot_class_bars(
+    path: Path,
+    names: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, np.ndarray] | None = None,
+    *,
+    label: str = "IOU (%)",
+) -> list[Path]:
+    """Draw a figure of each class as a horizontal bar for each run.
+
+    Args:
+        path: the PNG; the SVG stands beside it.
+        names: of C classes. More than 50 stand in two columns.
+        values: {run: C values}, 0..1; nan is an absent class: a dash in place of its bar, a word where no run has one.
+        intervals: {run: [C, 2]}, the low and the high end of each value's interval, 0..1, drawn as a thin line; nan: none.
+            A run may be missing.
+        label: what the values are, in percent.
+    Returns:
+        the paths of the PNG and the SVG.
+    Raises:
+        ValueError: a run has another number of values or intervals than there are classes.
+    """
+    shares = {run: 100 * np.asarray(value, float) for run, value in values.items()}
+    for run, share in shares.items():
+        if share.shape != (len(names),):
+            raise ValueError(f"{run} must have one value for each of {len(names)} classes, got {len(share)}")
+    ends = {run: _ends(interval, len(names), run) for run, interval in (intervals or {}).items() if run in shares}
+    columns = 1 if len(names) <= 50 else 2
+    tallest = -(-len(names) // columns)
+    thick = max(0.075, 0.19 / max(len(shares), 1))  # inches of one bar
+    around = 1.3 if len(shares) > 1 else 0.8  # inches for the scale and the legend
+    figure = _figure(9 if columns == 1 else 11, around + (thick * max(len(shares), 1) + 0.1) * max(tallest, 1))
+    height = thick / (thick * max(len(shares), 1) + 0.1)  # of one bar, where a class takes 1
+    nowhere = np.isnan(np.array([*shares.values()]).reshape(-1, len(names))).all(axis=0)
+    known = np.concatenate([[0.0], *shares.values(), *(high for _, high in ends.values())])
+    for column, axes in enumerate(figure.subplots(1, columns, squeeze=False)[0]):
+        part = slice(column * tallest, (column + 1) * tallest)
+        centres = np.arange(len(names[part]))
+        for place, (colour, (run, share)) in enumerate(zip(cycle(COLOURS), shares.items(), strict=False)):
+            rows = centres + (place - (len(shares) - 1) / 2) * height
+            axes.barh(rows, share[part], height=0.9 * height, color=colour)
+            if run in ends:
+                low, high = (end[part] for end in ends[run])
+                axes.hlines(rows, low, high, color="black", linewidth=0.9)
+            absent = np.isnan(share[part]) & ~nowhere[part]
+            axes.plot(np.full(absent.sum(), 0.008), rows[absent], "_", color="0.4", transform=axes.get_yaxis_transform())
+        for row in centres[nowhere[part]]:
+            axes.text(0.005, row, "absent", color="0.4", fontsize=8, va="center", transform=axes.get_yaxis_transform())
+        axes.set_yticks(centres, _labels(names[part]))
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(max(tallest, 1) - 0.4, -0.6)
+        axes.set_xlim(0, min(100, 1.05 * np.nanmax(known)) or 100)
+        axes.set_xlabel(label)
+        axes.set_axisbelow(True)
+        axes.grid(alpha=0.3, axis="x")
+        axes.spines[["top", "right"]].set_visible(False)
+    if len(shares) > 1:
+        _legend_below(figure, figure.axes[0].containers, shares)
+    return _save_both(figure, path)
+
+
+def plot_confusion(path: Path, names: Sequence[str], confusion: np.ndarray) -> list[Path]:
+    """Draw which classes are taken for which: the rows are target classes, each 100 %, the columns predicted ones.
+
+    Shades follow the square root of a share, so that the rare mistakes show as well. The row of an absent class is hatched.
+
+    Args:
+        path: the PNG; the SVG stands beside it.
+        names: of C classes. Up to 25, each cell of at least half a percent has its number.
+        confusion: [C, C] pixels.
+    Returns:
+        the paths of the PNG and the SVG.
+    Raises:
+        ValueError: confusion is not [C, C].
+    """
+    confusion, count = np.asarray(confusion, float), len(names)
+    if confusion.shape != (count, count):
+        raise ValueError(f"confusion must be [{count}, {count}] for {count} classes, got {list(confusion.shape)}")
+    pixels = confusion.sum(axis=1)
+    absent = np.flatnonzero(pixels == 0)
+    with np.errstate(invalid="ignore"):
+        shares = 100 * confusion / pixels[:, None]
+    cell = float(np.clip(7 / max(count, 1), 0.15, 1))  # inches
+    font = min(10, 0.72 * 72 * cell)
+    columns = _labels(names)
+    rows = [f"{name} (absent)" if place in absent else name for place, name in enumerate(columns)]
+    longest = [LETTER * font * max(map(len, texts), default=0) for texts in (rows, columns)]
+    upright = longest[1] > 0.9 * cell
+    side = max(cell * count, 1.6)
+    figure = _figure(side + longest[0] + 1.6, side + (longest[1] if upright else 0.2) + 0.6)
+    figure.set_layout_engine("compressed")  # keeps the bar of shades as tall as the squares
+    axes = figure.subplots()
+    # At the resolution of the figure, as not every viewer of SVG keeps the pixels of a small picture apart.
+    picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
+    axes.barh(absent, count, left=-0.5, height=1, color="0.93", edgecolor="0.7", hatch="////", linewidth=0)
+    axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), xlabel="predicted", ylabel="target")
+    axes.set_xticks(range(count), columns, rotation=90 if upright else 0, fontsize=font)
+    axes.set_yticks(range(count), rows, fontsize=font)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="0.85", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    for row, column in np.argwhere(shares >= 0.5) if count <= 25 else ():
+        share, small = shares[row, column], min(font, 30 * cell)
+        shade = "white" if share > 51 else "black"
+        axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=shade, fontsize=small)
+    figure.colorbar(picture, ax=axes, label="% of the target's pixels", ticks=[0, 1, 5, 10, 25, 50, 100], format="%d")
+    return _save_both(figure, path)
 
 
 def plot_class_counts(path: Path, names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
@@ -125,6 +253,41 @@ def _labels(names: Sequence[str], most: int = 30) -> list[str]:
     return [name.replace("$", r"\$") for name in cut]
 
 
+def _ends(interval: np.ndarray, count: int, what: str) -> np.ndarray:
+    """The low and the high ends [2, count] in percent of intervals [count, 2]."""
+    ends = 100 * np.asarray(interval, float)
+    if ends.shape != (count, 2):
+        raise ValueError(f"the intervals of {what} must be [{count}, 2], got {list(ends.shape)}")
+    return ends.T
+
+
+def _tick_widths(axes: Axes, bands: Sequence[float], *, inches: float) -> None:
+    """Name the widths along the bottom as far as they have room, the ends and round ones first; the others have a mark."""
+    end = 1.05 * max(bands, default=1)
+    numbers = {width: f"{width:g}" for width in bands}
+
+    def ease(width: float) -> tuple[bool, int, bool, float]:
+        digits = numbers[width].replace(".", "").strip("0")
+        return width not in (min(bands), max(bands)), len(digits), not digits.endswith("5"), -width
+
+    named: list[float] = []
+    for width in sorted(bands, key=ease):
+        room = {other: LETTER * 10 * (len(numbers[width]) + len(numbers[other]) + 1) / 2 for other in named}
+        if all(abs(width - other) * inches / end > least for other, least in room.items()):
+            named.append(width)
+    axes.set_xticks(named, [numbers[width] for width in named])
+    axes.set_xticks([width for width in bands if width not in named], minor=True)
+    axes.set_xlim(0, end)
+
+
+def _legend_below(figure: Figure, handles: Iterable[Any], runs: Iterable[str]) -> None:
+    """Name the runs beneath the figure, as many in a line as fit."""
+    labels = _labels(list(runs))
+    if labels:
+        fit = int(figure.get_figwidth() / (LETTER * 10 * max(map(len, labels)) + 0.6))
+        figure.legend(list(handles), labels, loc="outside lower center", ncols=min(len(labels), max(fit, 1)), frameon=False)
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)  # without pyplot: no display is asked for and no global state is touched
@@ -137,6 +300,18 @@ def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _save_both(figure: Figure, path: Path) -> list[Path]:
+    """Write the PNG and the SVG."""
+    paths = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    for each in paths:
+        _save(figure, each)
+    return paths
+
+
 def _save(figure: Figure, path: Path) -> None:
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    """Write a picture in the format that its name ends with; equal figures give equal bytes."""
+    # Letters as outlines need no font where the SVG is seen; dates and random ids would differ each time.
+    fixed: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "imptool"}
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with matplotlib.rc_context(fixed), whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, metadata=metadata)

@@ -1,79 +1,75 @@
-"""Tables of figures for the terminal; shares are printed in percent, and absent ones as a dash."""
+"""A table of figures, to be shown on the terminal, in Markdown, or on a page; shares in percent, absent ones as a dash."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from imptool.data.label_set import LabelSet
-
-SUMMARY = {
-    "miou": "mIOU, foreground classes",
-    "miou_with_background": "mIOU, with background",
-    "macc": "mAcc, foreground classes",
-    "macc_with_background": "mAcc, with background",
-    "pixel_accuracy": "pixel accuracy",
-    "frequency_weighted_iou": "frequency-weighted IOU",
-}
+from imptool.report.page import Cell, Difference, Share, Swatch
 
 
-def classes_table(
-    title: str,
-    labels: LabelSet,
-    iou: Mapping[str, np.ndarray],
-    accuracy: Mapping[str, np.ndarray],
-    precision: Mapping[str, Mapping[int, float]],
-) -> Table:
-    """A row for each class: IOU and accuracy [C] of every predictor, and AP by class id of every kind (box, mask).
+@dataclass(frozen=True)
+class Sheet:
+    """A table: its headings, of which the first names the rows and the second line of each is a unit or figure."""
 
-    Classes without any figure, in no target and never predicted, are counted in the caption.
-    """
-    table = Table("class", title=escape(title))
-    for name in iou:
-        table.add_column(f"{escape(name)}\nIOU", justify="right")
-        table.add_column("\nacc", justify="right")
-    for kind in precision:
-        table.add_column(f"{escape(kind)}\nAP", justify="right")
-    absent = 0
-    for channel, info in enumerate(labels.classes):
-        figures = [share for name in iou for share in (iou[name][channel], accuracy[name][channel])]
-        figures += [by_id.get(info.id, math.nan) for by_id in precision.values()]
-        if all(map(math.isnan, figures)):
-            absent += 1
-        else:
-            table.add_row(escape(info.name), *map(percent, figures))
-    if absent:
-        table.caption = f"{absent} of {len(labels.classes)} classes absent: in no target, never predicted"
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+
+
+def terminal_table(sheet: Sheet, *, intervals: bool = True) -> Table:
+    """A table of rich's; without intervals it is narrow enough for many columns."""
+    table = Table(title=escape(sheet.title), caption=escape(sheet.caption) or None)
+    for place, column in enumerate(sheet.columns):
+        table.add_column(escape(column), justify="right" if place else "left")
+    for row in sheet.rows:
+        table.add_row(*(escape(cell_text(cell, intervals=intervals)) for cell in row))
     return table
 
 
-def summary_table(summaries: Mapping[str, Mapping[str, float]]) -> Table:
-    """The figures of a confusion matrix, a column for each predictor."""
-    table = Table("over the split")
-    for name in summaries:
-        table.add_column(escape(name), justify="right")
-    for key, words in SUMMARY.items():
-        table.add_row(words, *(percent(summary[key]) for summary in summaries.values()))
-    return table
+def markdown(sheet: Sheet) -> str:
+    """A table of GitHub's Markdown under its title."""
+    lines = [f"### {_one_line(sheet.title)}", ""]
+    lines += [_line(sheet.columns), "|---|" + "---:|" * (len(sheet.columns) - 1)]
+    lines += [_line([cell_text(cell) for cell in row]) for row in sheet.rows]
+    return "\n".join([*lines, *(["", _one_line(sheet.caption)] if sheet.caption else []), ""])
 
 
-def bands_table(bands: Mapping[str, tuple[Sequence[float], Sequence[Mapping[str, float]]]]) -> Table:
-    """mIOU, mAcc and pixel accuracy within each distance of the boundary, for each predictor."""
-    table = Table("within px", title="Near the boundary (percent)")
-    for name in bands:
-        for figure in ("mIOU", "mAcc", "pixel acc"):
-            table.add_column(f"{escape(name)}\n{figure}" if figure == "mIOU" else f"\n{figure}", justify="right")
-    widths = next(iter(bands.values()))[0]
-    for row, width in enumerate(widths):
-        summaries = [summary[row] for _, summary in bands.values()]
-        figures = [summary[key] for summary in summaries for key in ("miou", "macc", "pixel_accuracy")]
-        table.add_row(f"{width:g}", *map(percent, figures))
-    return table
+def cell_text(cell: Cell, *, intervals: bool = True) -> str:
+    """A cell in words: "45.5", "45.5 (43.1-47.9)", "+1.4*"; the star says that the difference is certain."""
+    if isinstance(cell, Swatch):
+        return cell.name
+    if isinstance(cell, Difference):
+        if math.isnan(cell.value):
+            return "-"
+        star = "*" if cell.certain else ""
+        return f"{100 * cell.value:+.1f}{star}{_interval(cell) if intervals else ''}"
+    if isinstance(cell, Share):
+        return percent(cell.value) + (_interval(cell) if intervals else "")
+    return cell if isinstance(cell, str) else percent(cell)
 
 
 def percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _interval(cell: Share | Difference) -> str:
+    if math.isnan(cell.value) or math.isnan(cell.low):
+        return ""
+    if isinstance(cell, Difference):
+        return f" ({100 * cell.low:+.1f} to {100 * cell.high:+.1f})"
+    return f" ({100 * cell.low:.1f}-{100 * cell.high:.1f})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_one_line(cell) for cell in cells) + " |"
+
+
+def _one_line(text: str) -> str:
+    """Names come from files: a bar or a line break would break the table."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

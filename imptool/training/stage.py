@@ -231,7 +231,7 @@ class StageJob:
         self.model.train()
         if distributed.any_of(bool(self.stop)):
             return None
-        return summarize(distributed.sum_of(total), foreground=labels.foreground)["miou"]
+        return float(summarize(distributed.sum_of(total), foreground=labels.foreground, things=labels.things)["miou"])
 
     def _restore(self, checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
         load_state(self.model, checkpoint.pop("model"), source=self.run)

@@ -1,0 +1,326 @@
+"""`imptool compare`: evaluations side by side by figure, class and distance to the boundary; which differences are certain."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+
+from imptool.data.label_set import LabelSet
+from imptool.evaluation.figures import Measured, intervals_of
+from imptool.evaluation.record import METRICS, Evaluation, load_record
+from imptool.evaluation.sheets import WORDS, band_curves, precision_share, share, swatch
+from imptool.files import InputError, whole_file
+from imptool.metrics.bootstrap import is_certain
+from imptool.report.page import Cell, Difference, Share
+from imptool.report.plots import plot_bands
+from imptool.report.progress import say
+from imptool.report.tables import Sheet, markdown, terminal_table
+
+PRECISION = ("box/AP", "mask/AP")
+_ABSENT = Difference(math.nan, math.nan, math.nan, False)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations of the same photographs by name; differences are from the first one."""
+
+    runs: Mapping[str, Evaluation]
+
+    @property
+    def first(self) -> str:
+        return next(iter(self.runs))
+
+    @property
+    def others(self) -> list[str]:
+        return list(self.runs)[1:]
+
+    @property
+    def labels(self) -> LabelSet:
+        return self.runs[self.first].labels
+
+    @cached_property
+    def measured(self) -> dict[str, Measured]:
+        """The semantic maps of the runs that have any."""
+        return {name: run.measured[run.main] for name, run in self.runs.items() if run.main in run.measured}
+
+    @cached_property
+    def bands(self) -> tuple[float, ...]:
+        """The widths that all semantic maps were measured at."""
+        common = [set(each.cells.bands) for each in self.measured.values()]
+        return tuple(sorted(set.intersection(*common))) if common else ()
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The figures that more than one run has, in the order to show."""
+        known = [key for key in WORDS if sum(key in self._values[name] for name in self.runs)]
+        if self.labels.things == self.labels.foreground:
+            known = [key for key in known if not key.endswith("_things")]
+        return [*known, *(f"band/{width:g}/miou" for width in self.bands[:1])]
+
+    @cached_property
+    def _values(self) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for name, run in self.runs.items():
+            found[name] = dict(self.measured[name].figures) if name in self.measured else {}
+            found[name] |= {
+                f"{kind}/{key}": value for kind, precision in run.precision.items() for key, value in precision.overall.items()
+            }
+        return found
+
+    def figure(self, name: str, key: str) -> Share:
+        """A figure of a run with its interval; nan where it was not measured."""
+        if key in PRECISION:
+            return precision_share(self.runs[name], key)
+        if name not in self.measured or key not in self.measured[name].figures:
+            return Share(math.nan, math.nan, math.nan)
+        return share(self.measured[name], key)
+
+    def difference(self, name: str, key: str) -> Difference:
+        """A run's figure less that of the first, with the interval of the paired bootstrap."""
+        return self._differences[name].get(key, _ABSENT)
+
+    @cached_property
+    def _differences(self) -> dict[str, dict[str, Difference]]:
+        return {name: self._from_first(name) for name in self.others}
+
+    def _from_first(self, name: str) -> dict[str, Difference]:
+        ours, theirs = self._values[name], self._values[self.first]
+        replicates = self._replicates(name), self._replicates(self.first)
+        drawn = {key: replicates[0][key] - replicates[1][key] for key in replicates[0].keys() & replicates[1].keys()}
+        intervals = intervals_of(drawn, images=len(self.runs[name].images))
+        return {
+            key: Difference(ours[key] - theirs[key], *intervals[key], bool(is_certain(*intervals[key])))
+            for key in drawn
+            if not math.isnan(ours[key] - theirs[key])
+        }
+
+    def _replicates(self, name: str) -> Mapping[str, np.ndarray]:
+        semantic = self.measured[name].replicates if name in self.measured else {}
+        return {**semantic, **self.runs[name].precision_replicates}
+
+
+def load_runs(arguments: Sequence[str], *, split: str) -> dict[str, Evaluation]:
+    """The evaluations that are named on the command line, by the names that tables show.
+
+    Args:
+        arguments: a run's folder, in which `eval-<split>` is taken; a folder with `metrics.json`; or NAME=FOLDER.
+    Raises:
+        InputError: there is no evaluation; or one name stands for two.
+    """
+    loaded, given = [], []
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if not equals or Path(argument).exists():
+            name, path = "", argument
+        loaded.append((Path(path), load_record(_evaluation_folder(Path(path), split))))
+        given.append(name)
+    names = _names(loaded, given)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"two evaluations would be called {twice[0]}: name them, such as a={loaded[0][0]} b={loaded[1][0]}")
+    return dict(zip(names, (run for _, run in loaded), strict=True))
+
+
+def _evaluation_folder(path: Path, split: str) -> Path:
+    if path.name == METRICS or (path / METRICS).is_file():
+        return path
+    if (path / f"eval-{split}" / METRICS).is_file():
+        return path / f"eval-{split}"
+    if not path.exists():
+        raise InputError(f"{path} does not exist: name runs, or folders that imptool eval wrote")
+    raise InputError(f"{path} has no eval-{split}/{METRICS}: imptool eval {path} --split {split} makes it")
+
+
+def _names(loaded: Sequence[tuple[Path, Evaluation]], given: Sequence[str]) -> list[str]:
+    """What a run is called: as it is asked for, else by its model or predictions; by its path where two would be the same."""
+    names = [name or run.main or "prior" for name, (_, run) in zip(given, loaded, strict=True)]
+    counts = Counter(names)
+    return [
+        name if own or counts[name] == 1 else path.as_posix() for own, name, (path, _) in zip(given, names, loaded, strict=True)
+    ]
+
+
+def compare(runs: Mapping[str, Evaluation]) -> Comparison:
+    """Hold evaluations against each other; InputError when they are not of the same photographs, labels and classes."""
+    (first_name, first), *others = runs.items()
+    for name, run in others:
+        if difference := first.labels.difference(run.labels):
+            raise InputError(f"{first_name} and {name} have different classes: {difference}")
+        if first.images != run.images:
+            count = len(set(first.images) ^ set(run.images))
+            raise InputError(
+                f"{first_name} and {name} were measured on different photographs ({count} are in one of them alone): "
+                "evaluate both on the same split"
+            )
+        if first.dataset_hash != run.dataset_hash:
+            raise InputError(f"{first_name} and {name} were measured against different labels: evaluate both anew")
+    return Comparison(runs)
+
+
+def sheets_of(compared: Comparison) -> list[Sheet]:
+    """The tables, those without content left out."""
+    sheets = [_models(compared), _differences(compared), _classes(compared), _things(compared), _bands(compared)]
+    return [sheet for sheet in sheets if sheet.rows]
+
+
+def _models(compared: Comparison) -> Sheet:
+    """A row for each run, as in the paper's Table 1."""
+    keys = {"box/AP": "box AP", "mask/AP": "mask AP", "miou": "mIOU", "macc": "mAcc", "pixel_accuracy": "pixel acc"}
+    keys = {
+        key: words
+        for key, words in keys.items()
+        if any(not math.isnan(compared.figure(name, key).value) for name in compared.runs)
+    }
+    first = compared.runs[compared.first]
+    title = f"{first.dataset}, split {first.split}, {len(first.images):,} photographs (percent)"
+    rows: list[list[Cell]] = [[name, *(compared.figure(name, key) for key in keys)] for name in compared.runs]
+    return Sheet(title, ["run", *keys.values()], rows, "in brackets: 95 % interval, bootstrap over photographs")
+
+
+def _differences(compared: Comparison) -> Sheet:
+    rows: list[list[Cell]] = [
+        [_words(key), *(compared.difference(name, key) for name in compared.others)] for key in compared.keys if compared.others
+    ]
+    caption = "* certain: the 95 % interval of the difference, by paired bootstrap over photographs, leaves out 0"
+    return Sheet(f"Difference from {compared.first} (points)", ["", *compared.others], rows, caption)
+
+
+def _classes(compared: Comparison) -> Sheet:
+    """IOU by class, as in the paper's Tables 2 and 4, and the means of things and stuff where there are both."""
+    labels = compared.labels
+    names = list(compared.measured)
+    others = [name for name in names if name in compared.others and compared.first in compared.measured]
+
+    def row(words: Cell, key: str) -> list[Cell]:
+        return [words, *(compared.figure(name, key) for name in names), *(compared.difference(name, key) for name in others)]
+
+    rows = [row(swatch(labels, channel), f"class/{info.id}/iou") for channel, info in enumerate(labels.classes)]
+    rows = [cells for cells in rows if any(isinstance(cell, Share) and not math.isnan(cell.value) for cell in cells)]
+    if rows:
+        rows.append(row("mean, foreground", "miou"))
+        if labels.things != labels.foreground:
+            rows.append(row("mean, things", "miou_things"))
+    columns = ["IOU by class", *names, *(f"{name}\nless {compared.first}" for name in others)]
+    return Sheet("Classes (percent, points)", columns, rows, "* certain" if others else "")
+
+
+def _things(compared: Comparison) -> Sheet:
+    """How much the things gain, beside how many and how large they are: the paper's Table 8."""
+    labels = compared.labels
+    instances = next((run.instances for run in compared.runs.values() if run.instances), {})
+    others = [name for name in compared.others if name in compared.measured and compared.first in compared.measured]
+    if not (instances and others):
+        return Sheet("", [], [])
+    pixels = compared.measured[compared.first].confusion.sum(axis=1)
+    rows: list[list[Cell]] = []
+    for channel in labels.things:
+        class_id = labels.ids[channel]
+        gains = [compared.difference(name, f"class/{class_id}/iou") for name in others]
+        rows.append([swatch(labels, channel), *gains, f"{instances.get(class_id, 0):,}", f"{pixels[channel]:,}"])
+    rows.append(["average", *(compared.difference(name, "miou_things") for name in others), "", ""])
+    columns = ["thing", *(f"{name}\nless {compared.first}" for name in others), "instances", "area, px"]
+    return Sheet("Things: gain in IOU, and how many there are (points)", columns, rows, "* certain")
+
+
+def _bands(compared: Comparison) -> Sheet:
+    names = list(compared.measured)
+    others = [name for name in compared.others if name in names and compared.first in names]
+    rows: list[list[Cell]] = []
+    for width in compared.bands:
+        key = f"band/{width:g}/miou"
+        rows.append(
+            [
+                f"{width:g}",
+                *(compared.figure(name, key) for name in names),
+                *(compared.difference(name, key) for name in others),
+            ]
+        )
+    columns = ["within px", *(f"{name}\nmIOU" for name in names), *(f"{name}\nless {compared.first}" for name in others)]
+    return Sheet("Near the boundary (percent, points)", columns, rows, "* certain" if others else "")
+
+
+def _words(key: str) -> str:
+    kind, _, rest = key.partition("/")
+    return f"mIOU within {rest.partition('/')[0]} px of a boundary" if kind == "band" else WORDS[key]
+
+
+def print_comparison(compared: Comparison, console: Console, format_: str) -> None:
+    """The tables as rich's, as Markdown, or every figure as CSV, on standard output."""
+    if format_ == "csv":
+        click.echo(to_csv(compared), nl=False)
+    elif format_ == "markdown":
+        click.echo("\n".join(map(markdown, sheets_of(compared))), nl=False)
+    else:
+        for place, sheet in enumerate(sheets_of(compared)):
+            console.print(terminal_table(sheet, intervals=place < 2))
+        if not compared.others:
+            say(console, "one run has no differences: name a second one")
+
+
+def to_csv(compared: Comparison) -> str:
+    """A line for every figure of every run: value and interval, difference from the first run and its interval; shares 0..1."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            "figure",
+            "class",
+            "within_px",
+            "run",
+            "value",
+            "low",
+            "high",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "certain",
+        ]
+    )
+    names = {f"class/{info.id}": info.name for info in compared.labels.classes}
+    levels = {"": "", **{f"band/{width:g}/": f"{width:g}" for width in compared.bands}}
+    means = [key for key in WORDS if "/" not in key]
+    for prefix, within in levels.items():
+        rows = [(key, "", key) for key in means]
+        rows += [
+            (figure, name, f"{start}/{figure}")
+            for start, name in names.items()
+            for figure in ("iou", "accuracy", "boundary_f", "boundary_iou")
+        ]
+        rows += [(key, "", key) for key in PRECISION if not prefix]
+        for figure, class_name, key in rows:
+            for name in compared.runs:
+                value = compared.figure(name, prefix + key)
+                change = compared.difference(name, prefix + key) if name in compared.others else _ABSENT
+                if not math.isnan(value.value):
+                    certain = "" if math.isnan(change.value) else "yes" if change.certain else "no"
+                    numbers = [_number(number) for number in (*value[:3], *change[:3])]
+                    writer.writerow([figure, class_name, within, name, *numbers, certain])
+    return text.getvalue()
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def write_comparison(compared: Comparison, out: Path) -> list[Path]:
+    """Write `compare.md`, `compare.csv` and, of runs with common bands, the curves of Figure 5; give the paths."""
+    texts = {"compare.md": "\n".join(map(markdown, sheets_of(compared))), "compare.csv": to_csv(compared)}
+    for name, text in texts.items():
+        with whole_file(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+    for suffix in (".png", ".svg"):
+        (out / f"bands{suffix}").unlink(missing_ok=True)
+    paths = [out / name for name in texts]
+    if compared.bands:
+        paths += plot_bands(out / "bands.png", compared.bands, *band_curves(compared.measured, compared.bands))
+    return paths

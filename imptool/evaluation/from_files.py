@@ -1,0 +1,224 @@
+"""Predictions of any origin, from files: a folder of label PNGs, a COCO results JSON, or what `imptool predict` left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from imptool.data.coco import read_coco, read_results
+from imptool.data.dataset import Dataset
+from imptool.data.images import find_images, path_under, read_label_map
+from imptool.data.label_set import MAX_ID, LabelSet, look_up
+from imptool.data.layouts import Item
+from imptool.files import InputError, nearest, read_yaml
+
+RESULTS, IMAGES, LABELS = "predictions.json", "images.json", "labels"  # of `imptool predict`
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What is predicted for one photograph.
+
+    channels: semantic map [H, W] of channels, or None.
+    results: COCO results without `image_id`.
+    canvas: whether there is anything on the canvas; None where there is none.
+    """
+
+    channels: np.ndarray | None
+    results: Sequence[dict[str, Any]] = ()
+    canvas: bool | None = None
+
+
+class Predictions(Protocol):
+    """Where predictions come from: `load` reads, in threads; `parse` makes a prediction of it, one after another."""
+
+    def load(self, item: Item, target: np.ndarray) -> Any: ...
+
+    def parse(self, loaded: Any) -> Parsed: ...
+
+
+@dataclass(frozen=True)
+class PredictedMaps:
+    """The label PNGs of a split, found in a folder.
+
+    Attributes:
+        paths: {stem of the photograph: PNG}.
+        missing: the stems without any; where `background` is not None they are read as maps of this channel alone.
+        additional: PNGs that belong to no photograph of the split, as paths under the folder.
+    """
+
+    folder: Path
+    labels: LabelSet
+    paths: Mapping[str, Path]
+    missing: frozenset[str]
+    additional: tuple[str, ...]
+    table: np.ndarray  # id in the files -> channel
+    resize: bool
+    background: int | None
+
+    def load(self, item: Item, target: np.ndarray) -> Parsed:
+        """Read the prediction for a photograph with this target [H, W]; InputError when it is missing or does not fit."""
+        if item.stem in self.missing:
+            if self.background is None:
+                raise InputError(f"{self.folder} has no {item.stem}.png: predict it, or add --missing-as-background")
+            return Parsed(np.full(target.shape, self.background, np.uint8))
+        return Parsed(read_predicted(self.paths[item.stem], target, self.labels, self.table, resize=self.resize))
+
+    def parse(self, loaded: Parsed) -> Parsed:
+        """There is nothing left to do: a run's predictions are made here."""
+        return loaded
+
+
+def find_maps(
+    folder: Path, dataset: Dataset, split: str, *, remap: Mapping[int, int], resize: bool, missing_as_background: bool
+) -> PredictedMaps:
+    """Find the label PNG of every photograph of a split, by the photograph's path, or by its name where that is unique.
+
+    Args:
+        folder: with `<stem>.png`, beneath it or in its `labels/`.
+        remap: id in the files -> id of the dataset; other ids are the dataset's own.
+        resize: take maps of other sizes, by the nearest pixel.
+        missing_as_background: score photographs without prediction as background.
+    Raises:
+        InputError: no such folder, or no PNG in it that belongs to the split; a remap to no class; no background.
+    """
+    labels = dataset.labels
+    _check_remap(remap, labels, dataset)
+    if missing_as_background and labels.background is None:
+        raise InputError(f"--missing-as-background: {dataset.source} has no background")
+    if not folder.is_dir():
+        raise InputError(f"--predictions {folder} is no folder of label PNGs and no JSON of COCO results")
+    under = folder / LABELS if (folder / LABELS).is_dir() else folder
+    pngs = {path_under(under, path): path for path in find_images(under) if path.suffix.lower() == ".png"}
+    items = dataset.split(split)
+    found = _match(items, pngs)
+    if not found:
+        example = f"such as {items[0].stem}.png"
+        raise InputError(f"{under}: none of its {len(pngs)} PNGs is named after a photograph of split {split}, {example}")
+    used = set(found.values())
+    return PredictedMaps(
+        under,
+        labels,
+        found,
+        frozenset(item.stem for item in items if item.stem not in found),
+        tuple(name for name, path in pngs.items() if path not in used),
+        labels.channel_table(remap),
+        resize,
+        0 if missing_as_background else None,
+    )
+
+
+def _match(items: Sequence[Item], pngs: Mapping[str, Path]) -> dict[str, Path]:
+    """{stem: PNG}: `stem.png`, `name of the photograph.png` where two share a stem, or a PNG of that name anywhere."""
+    names = Counter(Path(item.stem).name for item in items)
+    anywhere: dict[str, list[Path]] = {}
+    for relative, png in pngs.items():
+        anywhere.setdefault(Path(relative).stem, []).append(png)
+    found = {}
+    for item in items:
+        name = Path(item.stem).name
+        beside = item.stem[: len(item.stem) - len(name)]
+        alone = anywhere.get(name, []) if names[name] == 1 else []
+        path = pngs.get(f"{item.stem}.png") or pngs.get(f"{beside}{item.image.name}.png")
+        if path or len(alone) == 1:
+            found[item.stem] = path or alone[0]
+    return found
+
+
+def read_predicted(path: Path, target: np.ndarray, labels: LabelSet, table: np.ndarray, *, resize: bool) -> np.ndarray:
+    """Read a predicted label map as channels [H, W]; InputError when it is broken, of another size, or holds unknown ids.
+
+    Pixels that the target ignores may hold the ignore id.
+    """
+    ids = read_label_map(path)
+    if ids.shape != target.shape:
+        sizes = f"{ids.shape[0]}x{ids.shape[1]}, its target {target.shape[0]}x{target.shape[1]}"
+        if not resize:
+            raise InputError(f"{path} is {sizes} (height x width): predict at that size, or add --resize")
+        ids = cv2.resize(ids.astype(np.uint16), target.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    channels, unknown = look_up(ids, table)
+    if labels.ignore in unknown:
+        free = (ids == labels.ignore) & (target == labels.ignore_channel)
+        channels = np.where(free, 0, channels)
+        unknown = [number for number in unknown if number != labels.ignore or (ids[~free] == number).any()]
+    if unknown:
+        names = ", ".join(map(str, unknown[:5]))
+        raise InputError(f"{path} holds id {names}, not in the class list: say what it is, such as --remap {unknown[0]}=0")
+    return channels
+
+
+def parse_remap(text: str, labels: LabelSet) -> dict[int, int]:
+    """What --remap says: `7=1,8=0`, or a YAML that maps ids (of its own, or under the key `remap`)."""
+    if Path(text).suffix in (".yaml", ".yml"):
+        pairs = read_yaml(Path(text))
+        pairs = pairs.get("remap", pairs)
+    else:
+        parts = [part.partition("=") for part in text.split(",")]
+        pairs = {source.strip(): target.strip() for source, _, target in parts}
+    try:
+        if not isinstance(pairs, dict):
+            raise ValueError("it holds no ids")
+        remap = {int(source): int(target) for source, target in pairs.items()}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--remap {text}: write ids such as 7=1,8=0, or the path of a YAML with lines such as 7: 1") from error
+    # A dataset's own remap drops ids to its ignore id: no prediction is ignored, so these stay unknown.
+    return {source: target for source, target in remap.items() if target != labels.ignore}
+
+
+def _check_remap(remap: Mapping[int, int], labels: LabelSet, dataset: Dataset) -> None:
+    for source, target in remap.items():
+        if target not in labels.ids:
+            known = nearest(str(target), map(str, labels.ids))
+            raise InputError(f"--remap {source}={target}: {target} is no class id of {dataset.source}{known}")
+        if not 0 <= source <= MAX_ID:
+            raise InputError(f"--remap {source}={target}: label maps hold ids 0..{MAX_ID}")
+
+
+def predicted_results(path: Path, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Read COCO results for the images of a COCO document.
+
+    Beside results of `imptool predict` lies `images.json`: their image ids are put in the place of the document's by
+    the photographs' names; results for other photographs are left out.
+
+    Raises:
+        InputError: as `read_results`; or no image of that name is in the document.
+    """
+    if not (path.parent / IMAGES).is_file():
+        return read_results(path, document)
+    own = read_coco(path.parent / IMAGES)
+    results = read_results(path, own | {"categories": document["categories"]})
+    names = {image["id"]: image["file_name"] for image in own["images"]}
+    wanted = _by_ending(document["images"], set(names.values()))
+    found = {image_id: wanted[name] for image_id, name in names.items() if name in wanted}
+    if not found:
+        raise InputError(
+            f"{path}: none of its {len(names)} photographs is one of the split, such as {document['images'][0]['file_name']}"
+        )
+    return [{**row, "image_id": found[row["image_id"]]} for row in results if row["image_id"] in found]
+
+
+def _by_ending(images: Sequence[Mapping[str, Any]], names: set[str]) -> dict[str, int]:
+    """{name: image id}: `predict` names photographs by their path under its folder, the document by that under the root.
+
+    A name that could be of two images is of none: which of them would be a guess.
+    """
+    found: dict[str, list[int]] = {}
+    for image in images:
+        parts = image["file_name"].split("/")
+        name = next((ending for start in range(len(parts)) if (ending := "/".join(parts[start:])) in names), None)
+        if name is not None:
+            found.setdefault(name, []).append(image["id"])
+    return {name: ids[0] for name, ids in found.items() if len(ids) == 1}
+
+
+def results_file(path: Path) -> Path | None:
+    """The COCO results that --predictions names: the JSON itself, or those in a folder of `imptool predict`."""
+    if path.suffix.lower() == ".json" and not path.is_dir():
+        return path
+    return path / RESULTS if (path / RESULTS).is_file() else None

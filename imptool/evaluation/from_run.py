@@ -1,0 +1,35 @@
+"""Predictions of a trained run, photograph by photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from imptool.checkpoint import TrainedModel
+from imptool.data.dataset import Dataset
+from imptool.data.images import read_image
+from imptool.data.layouts import Item
+from imptool.evaluation.from_files import Parsed
+from imptool.models.inference import coco_results, parse_image
+
+
+@dataclass(frozen=True)
+class RunPredictions:
+    """A model that parses photographs; they are read in threads, and parsed one after another."""
+
+    trained: TrainedModel
+    dataset: Dataset
+    device: torch.device
+
+    def load(self, item: Item, target: np.ndarray) -> np.ndarray:
+        """The photograph [H, W, 3]; InputError when it cannot be read."""
+        return read_image(item.image, max_pixels=self.dataset.max_pixels)
+
+    def parse(self, image: np.ndarray) -> Parsed:
+        trained = self.trained
+        prediction = parse_image(trained.model, image, trained.recipe.input, device=self.device)
+        canvas = None if prediction.canvas is None else bool((prediction.canvas > 0).any())
+        results = coco_results(prediction, trained.labels, image_id=0) if trained.model.detects else []
+        return Parsed(prediction.channels, results, canvas)

@@ -1,0 +1,196 @@
+"""Going through a split once, photograph by photograph: what every evaluation of predictions does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from imptool import distributed
+from imptool.data.dataset import Dataset
+from imptool.data.export import file_name, label_hash
+from imptool.data.layouts import Item
+from imptool.evaluation.counts import Cells, Spool, renumbered
+from imptool.evaluation.figures import Measured
+from imptool.evaluation.from_files import Parsed, PredictedMaps, Predictions
+from imptool.evaluation.instances import InstanceTally
+from imptool.evaluation.record import Evaluation
+from imptool.files import InputError, read_ahead
+from imptool.metrics.prior import GRID, count_positions, predict_prior
+from imptool.report.progress import track
+
+PRIOR = "prior"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a thread has read of one photograph."""
+
+    target: np.ndarray
+    loaded: Any  # what the source gives: `Parsed`, or what it parses
+    counts: dict[str, np.ndarray]  # by predictor, as far as they are there
+    digest: str
+
+
+def measure(
+    source: Predictions | None,
+    *,
+    main: str,
+    about: dict[str, Any],
+    dataset: Dataset,
+    split: str,
+    cells: Cells,
+    instances: InstanceTally | None,
+    prior_from: str | None,
+    workers: int,
+    console: Console,
+) -> Evaluation:
+    """Go through a split once, photograph by photograph; several processes share it, and all get the whole result.
+
+    Args:
+        source: where predictions come from; None for the prior alone.
+        main: the name of their predictor; about: what the files shall say of it.
+        cells: what is counted of each photograph.
+        instances: what detections are held against; None where there are none.
+        prior_from: the split that the position prior is counted on; None for no prior.
+    Returns:
+        The counts over the split; what could not be used is in `failed`.
+    Raises:
+        InputError: the split is missing, empty or wholly unusable.
+    """
+    items, labels = dataset.split(split), dataset.labels
+    failed: list[str] = []
+    prior = _count_prior(dataset, prior_from, failed, workers=workers, console=console) if prior_from else None
+    read = partial(_read, source, main, dataset, items, cells, prior)
+    own = distributed.own_share(range(len(items)))
+    digests: dict[int, str] = {}
+    canvases: list[bool] = []
+    with ExitStack() as stack:
+        spools = {name: stack.enter_context(Spool()) for name in (main, PRIOR)}
+        for number, found, problem in track(console, read_ahead(read, own, workers=workers), split, total=len(own)):
+            if found is None:
+                failed.append(problem)
+                continue
+            digests[number] = found.digest
+            if source is not None:
+                parsed = source.parse(found.loaded)
+                if main not in found.counts and parsed.channels is not None:
+                    found.counts[main] = cells.count(parsed.channels, found.target, ignore=labels.ignore_channel)
+                if instances is not None:
+                    instances.add(file_name(dataset, items[number]), parsed.results)
+                if parsed.canvas is not None:
+                    canvases.append(parsed.canvas)
+            for predictor, counts in found.counts.items():
+                spools[predictor].add(number, counts)
+        records = {name: spool.records() for name, spool in spools.items() if spool.used}
+
+    failed = sorted({problem for part in distributed.gather(failed) for problem in part})
+    digests = {number: digest for part in distributed.gather(digests) for number, digest in part.items()}
+    canvases = [canvas for part in distributed.gather(canvases) for canvas in part]
+    if not digests:
+        raise InputError(
+            f"{dataset.source}: none of the {len(items)} photographs of split {split} can be used; the first: {failed[0]}"
+        )
+    numbers = sorted(digests, key=lambda number: file_name(dataset, items[number]))  # whatever the order of the split
+    images = [file_name(dataset, items[number]) for number in numbers]
+    return Evaluation(
+        dataset.name,
+        split,
+        labels,
+        _dataset_hash(dataset, dict(zip(images, (digests[number] for number in numbers), strict=True))),
+        about,
+        main,
+        images,
+        {name: Measured(labels, cells, images, renumbered(each, numbers)) for name, each in _joined(records).items()},
+        _joined_instances(instances).precision(images) if instances is not None else {},
+        float(np.mean(canvases)) if canvases else math.nan,
+        dataset.generator.model_dump() if dataset.generator else None,
+        failed,
+        _notes(source, items) if isinstance(source, PredictedMaps) else [],
+    )
+
+
+def _read(
+    source: Predictions | None,
+    main: str,
+    dataset: Dataset,
+    items: Sequence[Item],
+    cells: Cells,
+    prior: np.ndarray | None,
+    number: int,
+) -> _Read:
+    """Read a photograph's labels and what its prediction is made of; count what is there already."""
+    item, labels = items[number], dataset.labels
+    target = dataset.read_channels(item)
+    loaded = source.load(item, target) if source is not None else None
+    predicted = {main: loaded.channels} if isinstance(loaded, Parsed) and loaded.channels is not None else {}
+    if prior is not None:
+        predicted[PRIOR] = predict_prior(prior, (target.shape[0], target.shape[1]))
+    counts = {name: cells.count(channels, target, ignore=labels.ignore_channel) for name, channels in predicted.items()}
+    return _Read(target, loaded, counts, label_hash(item))
+
+
+def _joined(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The records of all processes, by predictor."""
+    parts = distributed.gather(records)
+    if len(parts) == 1:
+        return parts[0]  # mapped from a file: not to be copied
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
+
+
+def _notes(source: PredictedMaps, items: Sequence[Item]) -> list[str]:
+    notes = []
+    if any(path.resolve() == item.label.resolve() for item in items if (path := source.paths.get(item.stem))):
+        notes.append(f"{source.folder} holds the targets themselves: what is measured is how well they predict themselves")
+    if source.additional:
+        names = ", ".join(source.additional[:3])
+        notes.append(
+            f"{len(source.additional):,} PNGs in {source.folder} belong to no photograph of the split, such as {names}"
+        )
+    if source.missing and source.background is not None:
+        names = ", ".join(sorted(source.missing)[:3])
+        notes.append(f"{len(source.missing):,} photographs without prediction are scored as background, such as {names}")
+    return notes
+
+
+def _dataset_hash(dataset: Dataset, digests: Mapping[str, str]) -> str:
+    """Tells classes, remap, and the labels of these photographs from any others."""
+    told = [dataset.labels.to_plain(), sorted(dataset.remap.items()), sorted(digests.items())]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _joined_instances(tally: InstanceTally) -> InstanceTally:
+    """What all processes have found, in an order that does not depend on their number."""
+    tally.seen = set().union(*distributed.gather(tally.seen))
+    rows = [row for part in distributed.gather(tally.results) for row in part]
+    tally.results = sorted(rows, key=lambda row: row["image_id"])
+    return tally
+
+
+def _count_prior(dataset: Dataset, split: str, failed: list[str], *, workers: int, console: Console) -> np.ndarray:
+    """Count the classes by relative position over the training split: [C, gh, gw]."""
+    items, labels = dataset.split(split), dataset.labels
+
+    def count(item: Item) -> np.ndarray:
+        target = dataset.read_channels(item)
+        return count_positions(target, num_classes=len(labels.classes), ignore=labels.ignore_channel)
+
+    total, own = np.zeros((len(labels.classes), *GRID), np.int64), distributed.own_share(items)
+    for _, counts, problem in track(console, read_ahead(count, own, workers=workers), "position prior", total=len(own)):
+        if counts is None:
+            failed.append(problem)
+        else:
+            total += counts
+    total = distributed.sum_of(total)
+    if not total.any():
+        raise InputError(f"{dataset.source}: the position prior has nothing to count in {len(items)} training photographs")
+    return total

@@ -1,0 +1,202 @@
+"""What people look at after an evaluation: plots, and a report in one file that opens from disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from imptool.data.dataset import Dataset
+from imptool.data.export import file_name
+from imptool.data.images import read_image
+from imptool.data.layouts import Item
+from imptool.evaluation.figures import DEFINITIONS, Measured
+from imptool.evaluation.record import Evaluation, to_plain, worst_first
+from imptool.evaluation.sheets import (
+    WORDS,
+    band_curves,
+    bands_sheet,
+    classes_sheet,
+    precision_share,
+    share,
+    summary_sheet,
+    swatch,
+)
+from imptool.files import InputError
+from imptool.metrics.conventions import DEFINITIONS as CONVENTIONS
+from imptool.report import page
+from imptool.report.overlays import colour_classes, colour_errors, drawable
+from imptool.report.plots import plot_bands, plot_class_bars, plot_confusion
+from imptool.report.tables import Sheet, cell_text
+
+REPORT = "report.html"
+PLOTS = {
+    "classes": "IOU of every class, with its 95 % interval.",
+    "bands": DEFINITIONS["band"],
+    "confusion": "Of the pixels of each class of the target (a row), the share that is predicted as each class (a column).",
+}
+_SHOWN = 4  # photographs of the worst, and of the best
+_SIDE = 480  # px of their longer side
+
+Predict = Callable[[Item, np.ndarray], np.ndarray | None]
+"""From an item and its target to its predicted channels, both [H, W]."""
+
+
+def write_plots(result: Evaluation, folder: Path) -> list[Path]:
+    """Write the plots of semantic maps, each as PNG and SVG; those of an earlier evaluation go."""
+    for name in PLOTS:
+        for suffix in (".png", ".svg"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    if not result.measured:
+        return []
+    names, ids = [drawable(name) or f"class {number}" for number, name in enumerate(result.labels.names)], result.labels.ids
+    values = {name: [each.figures[f"class/{number}/iou"] for number in ids] for name, each in result.measured.items()}
+    intervals = {
+        name: np.array([each.intervals[f"class/{number}/iou"] for number in ids]) for name, each in result.measured.items()
+    }
+    first = next(iter(result.measured.values()))
+    paths = [*plot_class_bars(folder / "classes.png", names, values, intervals)]
+    if first.cells.bands:
+        paths += plot_bands(folder / "bands.png", first.cells.bands, *band_curves(result.measured, first.cells.bands))
+    return [*paths, *plot_confusion(folder / "confusion.png", names, first.confusion)]
+
+
+def write_report(result: Evaluation, folder: Path, examples: Mapping[str, Sequence[page.Example]]) -> Path:
+    """Write `report.html` from the figures, the plots that lie in the folder, and examples by heading."""
+    sections: dict[str, list[page.Html]] = {"Figures": [page.headline_html(_headline(result))]}
+    if result.measured:
+        sections["Figures"].append(_table(summary_sheet(result.measured)))
+    sections["Classes"] = [_table(classes_sheet("", result.labels, result.measured, result.precision, pixels=True))]
+    for name, about in PLOTS.items():
+        if (folder / f"{name}.svg").is_file():
+            heading = {"classes": "Classes", "bands": "Near the boundary", "confusion": "Confusion"}[name]
+            plot = page.Embedded((folder / f"{name}.svg").read_bytes(), "image/svg+xml")
+            sections.setdefault(heading, []).append(page.figure_html(plot, heading, about))
+    if "Near the boundary" in sections:
+        sections["Near the boundary"] += [_table(bands_sheet(result.measured, rings=rings)) for rings in (False, True)]
+    for heading, pictures in examples.items():
+        sections[heading] = [page.gallery_html(pictures)]
+    if result.measured:
+        sections["Other definitions of mIOU"] = [_table(_conventions_sheet(result)), page.terms_html(CONVENTIONS)]
+    sections["How this was measured"] = [page.terms_html(_made(result))]
+    if result.failed or result.notes:
+        lines = [["note", line] for line in result.notes] + [["left out", line] for line in result.failed]
+        sections["How this was measured"].append(page.table_html(["kind", "what"], lines))
+    intro = (
+        f"{result.main or 'The position prior'} on {result.dataset}, split {result.split}: {len(result.images):,} photographs."
+    )
+    page.write_page(folder / REPORT, f"{result.main or 'prior'} on {result.dataset}", intro, sections, DEFINITIONS)
+    return folder / REPORT
+
+
+def draw_examples(result: Evaluation, dataset: Dataset, predict: Predict) -> dict[str, list[page.Example]]:
+    """The photographs with the lowest and the highest mIOU, with target, prediction and difference."""
+    if result.main not in result.measured:
+        return {}
+    figures = result.measured[result.main].of_images["miou"]
+    order = worst_first(figures)
+    items = {file_name(dataset, item): item for item in dataset.split(result.split)}
+    count = min(_SHOWN, (len(order) + 1) // 2)
+    places = {"The worst photographs": order[:count], "The best photographs": order[::-1][: min(count, len(order) - count)]}
+    examples = {}
+    for heading, chosen in places.items():
+        drawn = [_example(dataset, items[result.images[place]], predict, float(figures[place])) for place in chosen]
+        if found := [example for example in drawn if example is not None]:
+            examples[heading] = found
+    return examples
+
+
+def _example(dataset: Dataset, item: Item, predict: Predict, miou: float) -> page.Example | None:
+    labels = dataset.labels
+    try:
+        target = dataset.read_channels(item)
+        predicted = predict(item, target)
+        image = read_image(item.image, max_pixels=dataset.max_pixels) if dataset.has_photographs else None
+    except InputError:  # gone since it was measured
+        return None
+    if predicted is None:
+        return None
+    step = max(1, math.ceil(max(target.shape) / _SIDE))
+    target, predicted = target[::step, ::step], predicted[::step, ::step]
+    size = (target.shape[0], target.shape[1])
+    small = np.full((*size, 3), 255, np.uint8) if image is None else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    shown = [labels.ids[channel] for channel in labels.foreground]
+    ignored = target == labels.ignore_channel
+    ids = np.where(ignored, labels.ignore, labels.to_ids(np.where(ignored, 0, target)))
+    pictures = {
+        "photograph": small,
+        "target": colour_classes(small, ids, ids=shown, alpha=0.75),
+        "predicted": colour_classes(small, labels.to_ids(predicted), ids=shown, alpha=0.75),
+        "difference: wrong in red, ignored in blue": colour_errors(small, (predicted != target) & ~ignored, ignored),
+    }
+    if image is None:
+        del pictures["photograph"]
+    present = sorted(set(np.unique(target[~ignored]).tolist() + np.unique(predicted).tolist()) & set(labels.foreground))
+    return page.Example(
+        item.stem or item.label.name,
+        {what: page.Embedded(_jpeg(picture), "image/jpeg") for what, picture in pictures.items()},
+        [swatch(labels, channel) for channel in present],
+        f"mIOU {miou:.1%}",
+        size,
+    )
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def _table(sheet: Sheet) -> page.Html:
+    """A heading whose first line is empty on the terminal is of the one before it; here columns are read alone."""
+    headings, first = [], ""
+    for column in sheet.columns:
+        above, line, below = column.partition("\n")
+        first = (above or first) if line else ""
+        headings.append(f"{first} {below}" if line else above)
+    return page.table_html(headings, sheet.rows, caption=sheet.title or sheet.caption)
+
+
+def _headline(result: Evaluation) -> dict[str, str]:
+    """The figures that matter most, with their intervals in words."""
+    found = {}
+    measured = result.measured.get(result.main) or next(iter(result.measured.values()), None)
+    keys = ("miou", "macc", "pixel_accuracy") if measured else ()
+    shares = {WORDS[key]: share(measured, key) for key in keys if measured}
+    shares |= {
+        WORDS[key]: precision_share(result, key) for key in ("box/AP", "mask/AP") if key[: key.index("/")] in result.precision
+    }
+    for words, figure in shares.items():
+        interval = "" if math.isnan(figure.low) else f"; 95 %: {100 * figure.low:.1f}-{100 * figure.high:.1f}"
+        found[words + interval] = cell_text(figure.value)
+    return found | {"photographs": f"{len(result.images):,}"}
+
+
+def _conventions_sheet(result: Evaluation) -> Sheet:
+    columns = {name: result.conventions(name) for name in result.measured}
+    rows: list[list[page.Cell]] = [[key, *(values[key] for values in columns.values())] for key in CONVENTIONS]
+    return Sheet("What the same predictions score where mIOU means something else", ["mIOU of", *columns], rows)
+
+
+def _made(result: Evaluation) -> dict[str, str]:
+    plain: dict[str, Any] = to_plain(result)
+    found = {"dataset": f"{result.dataset}, split {result.split}, hash {result.dataset_hash}"}
+    found |= {key: str(result.about[key]) for key in ("model", "weights", "predictions") if result.about.get(key)}
+    counted: Measured | None = next(iter(result.measured.values()), None)
+    if counted is not None and counted.cells.boundary_f:
+        found["tolerance of the boundary F-score"] = _with_unit(counted.cells.boundary_f)
+    if counted is not None and counted.cells.boundary_iou:
+        found["width of Boundary IoU"] = _with_unit(counted.cells.boundary_iou)
+    if not math.isnan(result.canvas_nonempty):
+        found["photographs with a non-empty canvas"] = f"{result.canvas_nonempty:.1%}"
+    return found | {"versions": ", ".join(f"{name} {number}" for name, number in plain["versions"].items())}
+
+
+def _with_unit(size: str) -> str:
+    return f"{size.rstrip('%')} % of the diagonal" if size.endswith("%") else f"{size} px"

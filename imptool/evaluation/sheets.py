@@ -1,0 +1,132 @@
+"""The tables of an evaluation, and of several side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from imptool.data.label_set import LabelSet
+from imptool.data.palette import voc_palette
+from imptool.evaluation.figures import Measured, groups_of
+from imptool.evaluation.record import Evaluation
+from imptool.metrics.average_precision import AveragePrecision
+from imptool.report.page import Cell, Share, Swatch
+from imptool.report.tables import Sheet
+
+WORDS = {
+    "miou": "mIOU, foreground classes",
+    "miou_with_background": "mIOU, with background",
+    "miou_things": "mIOU, things",
+    "macc": "mAcc, foreground classes",
+    "macc_with_background": "mAcc, with background",
+    "macc_things": "mAcc, things",
+    "pixel_accuracy": "pixel accuracy",
+    "frequency_weighted_iou": "frequency-weighted IOU",
+    "boundary_f": "boundary F-score, mean over the foreground classes",
+    "boundary_iou": "Boundary IoU, mean over the foreground classes",
+    "box/AP": "box AP",
+    "mask/AP": "mask AP",
+}
+"""The names of figures as tables and plots write them."""
+
+BY_CLASS = {"iou": "IOU", "accuracy": "acc", "boundary_f": "BF", "boundary_iou": "B-IoU"}
+
+
+def share(measured: Measured, key: str) -> Share:
+    """A figure with its interval."""
+    return Share(measured.figures[key], *measured.intervals[key])
+
+
+def precision_share(result: Evaluation, key: str) -> Share:
+    """A figure of average precision such as "box/AP" with its interval; nan where it was not measured."""
+    kind, _, name = key.partition("/")
+    value = result.precision[kind].overall[name] if kind in result.precision else math.nan
+    return Share(value, *result.precision_intervals.get(key, (math.nan, math.nan)))
+
+
+def classes_sheet(
+    title: str,
+    labels: LabelSet,
+    measured: Mapping[str, Measured],
+    precision: Mapping[str, AveragePrecision],
+    *,
+    pixels: bool = False,
+) -> Sheet:
+    """A row for each class: IOU and accuracy of every predictor, and AP of every kind.
+
+    Classes without any figure, in no target and never predicted, are counted in the caption.
+
+    Args:
+        pixels: also the class's share of the target's pixels.
+    """
+    columns, cells_of = ["class"], []
+    for number, (name, each) in enumerate(measured.items()):
+        kinds = [key for key in BY_CLASS if f"class/{labels.ids[0]}/{key}" in each.figures]
+        kinds = kinds if number == 0 else kinds[:2]  # of the prior, contours would only take room
+        columns += [f"{name}\n{BY_CLASS[key]}" if place == 0 else f"\n{BY_CLASS[key]}" for place, key in enumerate(kinds)]
+        cells_of += [(each, key) for key in kinds]
+    columns += [f"{kind}\nAP" for kind in precision]
+    if pixels and measured:
+        columns.append("of the target's\npixels")
+        counts = next(iter(measured.values())).confusion.sum(axis=1)
+        of_pixels = (counts / max(counts.sum(), 1)).tolist()
+    rows: list[list[Cell]] = []
+    for channel, info in enumerate(labels.classes):
+        figures: list[Share | float] = [share(each, f"class/{info.id}/{key}") for each, key in cells_of]
+        figures += [kind.per_class[info.id]["AP"] if info.id in kind.per_class else math.nan for kind in precision.values()]
+        if not all(math.isnan(figure.value if isinstance(figure, Share) else figure) for figure in figures):
+            rows.append([swatch(labels, channel), *figures, *([of_pixels[channel]] if pixels and measured else [])])
+    absent = len(labels.classes) - len(rows)
+    caption = f"{absent} of {len(labels.classes)} classes absent: in no target, never predicted" if absent else ""
+    return Sheet(title, columns, rows, caption)
+
+
+def summary_sheet(measured: Mapping[str, Measured]) -> Sheet:
+    """The means over the classes, a column for each predictor; and mIOU of every group of classes."""
+    first = next(iter(measured.values()))
+    same = first.labels.things == first.labels.foreground
+    keys = [key for key in WORDS if key in first.figures and not (same and key.endswith("_things"))]
+    rows: list[list[Cell]] = [[WORDS[key], *(share(each, key) for each in measured.values())] for key in keys]
+    groups = groups_of(first.labels)
+    if len(groups) > 1:
+        rows += [[f"mIOU, group {name}", *(share(each, f"group/{name}/miou") for each in measured.values())] for name in groups]
+    return Sheet("", ["over the split", *measured], rows, "in brackets: 95 % interval, bootstrap over photographs")
+
+
+def bands_sheet(measured: Mapping[str, Measured], *, rings: bool = False) -> Sheet:
+    """mIOU, mAcc and pixel accuracy within each distance of the boundary, or in the rings between them."""
+    first = next(iter(measured.values()))
+    widths = first.cells.bands
+    figures = {"miou": "mIOU", "macc": "mAcc", "pixel_accuracy": "pixel acc"}
+    columns = ["from px" if rings else "within px"]
+    columns += [f"{name if place == 0 else ''}\n{words}" for name in measured for place, words in enumerate(figures.values())]
+    starts = [f"{width:g}" for width in ((0.0, *widths) if rings else widths)]
+    kind = "ring" if rings else "band"
+    rows: list[list[Cell]] = [
+        [start, *(share(each, f"{kind}/{start}/{key}") for each in measured.values() for key in figures)] for start in starts
+    ]
+    return Sheet("In rings around the boundary (percent)" if rings else "Near the boundary (percent)", columns, rows)
+
+
+def band_curves(
+    measured: Mapping[str, Measured], widths: Sequence[float]
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, dict[str, np.ndarray]]]:
+    """The curves of Figure 5 and their intervals, as `plot_bands` takes them."""
+    keys = ("miou", "macc")
+    curves = {
+        name: {key: [each.figures[f"band/{width:g}/{key}"] for width in widths] for key in keys}
+        for name, each in measured.items()
+    }
+    intervals = {
+        name: {key: np.array([each.intervals[f"band/{width:g}/{key}"] for width in widths]) for key in keys}
+        for name, each in measured.items()
+    }
+    return curves, intervals
+
+
+def swatch(labels: LabelSet, channel: int) -> Swatch:
+    info = labels.classes[channel]
+    red, green, blue = voc_palette()[info.id % 256].tolist()
+    return Swatch(info.name, (red, green, blue))

@@ -1,0 +1,174 @@
+"""`imptool compare`: differences by hand, which of them are certain, and what cannot be compared."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+Imptool = Callable[..., Result]
+CLASSES = ("background", "coat", "hat")
+
+
+def save(path: Path, ids: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids.astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imptool: Imptool) -> Path:
+    """evaluations/ of 20 maps: `better` finds all of the coat, `worse` one column less, `mixed` is better in half of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IMPTOOL_DATA", raising=False)
+    for number in range(20):
+        target = np.zeros((20, 20), np.uint8)
+        target[4:16, 4 : 14 + number % 3] = 1
+        target[:2, :4] = 2
+        less = np.where(np.arange(20) == 4, 0, target)
+        more = np.where(np.arange(20) == 3, np.maximum(target, 1), target)
+        name = f"{number:02}.png"
+        save(Path("target/labels", name), target)
+        save(Path("better", name), target)
+        save(Path("worse", name), less)
+        save(Path("mixed", name), less if number % 2 else more)
+    Path("target/classes.txt").write_text("\n".join(CLASSES))
+    for name in ("better", "worse", "mixed"):
+        assert imptool("eval", "--predictions", name, "--dataset", "target", "--bands", "1,3").exit_code == 0
+    return tmp_path
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def row(found: list[dict[str, str]], run: str, figure: str, class_name: str = "", within: str = "") -> dict[str, str]:
+    (one,) = [
+        each
+        for each in found
+        if (each["run"], each["figure"], each["class"], each["within_px"]) == (run, figure, class_name, within)
+    ]
+    return one
+
+
+def evaluations(*names: str) -> list[str]:
+    return [f"evaluations/{name}-all" for name in names]
+
+
+def test_differences_are_counted_by_hand(measured: Path, imptool: Imptool) -> None:
+    result = imptool("compare", *evaluations("worse", "better"), "--format", "csv")
+    assert result.exit_code == 0, result.output
+    found = rows(result.stdout)
+    areas = [12 * (10 + number % 3) for number in range(20)]
+    worse = (sum(areas) - 20 * 12) / sum(areas)  # one column of 12 px less in each
+    coat = row(found, "better", "iou", "coat")
+    assert float(coat["value"]) == 1
+    assert float(coat["difference"]) == pytest.approx(1 - worse, abs=1e-6)
+    assert coat["certain"] == "yes"
+    assert float(coat["difference_low"]) <= 1 - worse <= float(coat["difference_high"])
+    hat = row(found, "better", "iou", "hat")
+    assert (float(hat["difference"]), hat["certain"]) == (0, "no")
+    assert row(found, "worse", "iou", "coat")["difference"] == ""
+    within = row(found, "better", "miou", within="1")
+    assert float(within["difference"]) > float(row(found, "better", "miou")["difference"])  # the errors are near the edge
+
+
+def test_a_run_is_not_certainly_better_than_itself(measured: Path, imptool: Imptool) -> None:
+    result = imptool("compare", "a=evaluations/better-all", "b=evaluations/better-all", "--format", "csv")
+    differences = [each for each in rows(result.stdout) if each["run"] == "b"]
+    assert differences
+    assert {each["difference"] for each in differences} == {"0.000000"}
+    assert {each["certain"] for each in differences} == {"no"}
+
+
+def test_the_paired_interval_is_narrower_than_those_of_the_runs(measured: Path, imptool: Imptool) -> None:
+    found = rows(imptool("compare", *evaluations("worse", "better"), "--format", "csv").stdout)
+    own = row(found, "worse", "iou", "coat")
+    paired = row(found, "better", "iou", "coat")
+    assert float(paired["difference_high"]) - float(paired["difference_low"]) <= float(own["high"]) - float(own["low"]) + 1e-9
+
+
+def test_terminal_markdown_and_files_hold_the_same_tables(measured: Path, imptool: Imptool) -> None:
+    result = imptool("compare", *evaluations("worse", "mixed", "better"), "--out", "compared")
+    assert result.exit_code == 0, result.output
+    for words in ("Difference from worse", "Classes", "Near the boundary", "coat", "mixed"):
+        assert words in result.stdout
+    text = Path("compared/compare.md").read_text()
+    assert imptool("compare", *evaluations("worse", "mixed", "better"), "--format", "markdown").stdout == text
+    assert "| better | 100.0 (100.0-100.0) |" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in table)
+    with Image.open("compared/bands.png") as picture:
+        assert min(picture.size) > 300
+    assert Path("compared/bands.svg").read_text().lstrip().startswith("<?xml")
+    assert "--force" in imptool("compare", *evaluations("worse", "better"), "--out", "compared").stderr
+
+
+def test_names_from_files_do_not_break_a_table(measured: Path, imptool: Imptool) -> None:
+    Path("target/classes.txt").write_text("background\ncoat | [red]\nhat")
+    assert imptool("eval", "--predictions", "worse", "--dataset", "target").exit_code == 0
+    result = imptool("compare", "x|y=evaluations/worse-all", "--format", "markdown")
+    assert result.exit_code == 0, result.output
+    assert "coat \\| [red]" in result.stdout
+    assert "x\\|y" in result.stdout
+    assert "coat | [red]" in imptool("compare", "evaluations/worse-all").stdout
+
+
+def test_what_cannot_be_compared_is_one_line(measured: Path, imptool: Imptool) -> None:
+    def refused(*arguments: str) -> str:
+        result = imptool("compare", *arguments)
+        assert result.exit_code == 2, result.output
+        assert len(result.stderr.strip().splitlines()) == 1
+        return result.stderr
+
+    better, worse = evaluations("better", "worse")
+    assert "nowhere does not exist" in refused(better, "nowhere")
+    assert "target has no eval-val/metrics.json" in refused(better, "target")
+    assert "two evaluations would be called x" in refused(f"x={better}", f"x={worse}")
+    Path("fewer").mkdir()
+    for path in list(Path("worse").iterdir())[:-1]:
+        path.rename(Path("fewer", path.name))
+    assert imptool("eval", "--predictions", "fewer", "--dataset", "target").exit_code == 1
+    assert "different photographs (1 are in one of them alone)" in refused(better, "evaluations/fewer-all")
+    save(Path("target/labels/00.png"), np.ones((20, 20)))
+    assert imptool("eval", "--predictions", "mixed", "--dataset", "target").exit_code == 0
+    assert "against different labels" in refused(better, "evaluations/mixed-all")
+    Path("target/classes.txt").write_text("background\ncoat\ncap")
+    assert imptool("eval", "--predictions", "mixed", "--dataset", "target").exit_code == 0
+    assert "have different classes: 2 'hat' (thing), not 2 'cap' (thing)" in refused(better, "evaluations/mixed-all")
+    written = Path(better, "metrics.json")
+    plain = json.loads(written.read_text())
+    written.write_text(json.dumps(plain | {"schema": 1}))
+    assert "of another version" in refused(better)
+    written.write_text(json.dumps({key: value for key, value in plain.items() if key != "semantic"}))
+    assert "does not hold a whole evaluation" in refused(better)
+    written.write_text("[")
+    assert "not JSON" in refused(better)
+    written.write_text(json.dumps(plain))
+    Path(better, "per_image.npz").write_bytes(b"PK")
+    assert "does not hold a whole evaluation" in refused(better)
+
+
+def test_evaluations_of_results_alone_are_compared(measured: Path, imptool: Imptool) -> None:
+    """Two images, one class; `half` finds one of two: AP 51/101 (precision 1 at the recalls 0, .01, ..., .50), by hand."""
+    square = [[2, 2, 12, 2, 12, 12, 2, 12]]
+    truth = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", "height": 20, "width": 20} for n in (1, 2)],
+        "categories": [{"id": 3, "name": "coat"}],
+        "annotations": [{"id": n, "image_id": n, "category_id": 3, "segmentation": square} for n in (1, 2)],
+    }
+    Path("truth.json").write_text(json.dumps(truth))
+    found = [{"image_id": n, "category_id": 3, "score": 0.9, "segmentation": square} for n in (1, 2)]
+    for name, results in (("half", found[:1]), ("all", found)):
+        Path(f"{name}.json").write_text(json.dumps(results))
+        assert imptool("eval", "--predictions", f"{name}.json", "--dataset", "truth.json").exit_code == 0
+    result = imptool("compare", "evaluations/half-all", "evaluations/all-all", "--format", "csv")
+    assert result.exit_code == 0, result.output
+    (mask,) = [each for each in rows(result.stdout) if (each["run"], each["figure"]) == ("all", "mask/AP")]
+    assert float(mask["difference"]) == pytest.approx(1 - 51 / 101, abs=1e-6)
