@@ -400,7 +400,7 @@ def train_command(
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder of the results.  [default, replaced: <run>/eval-<split>, or evaluations/<predictions>-<split>]",
+    help="Folder of the results.  [default, replaced: <run>/eval-<split>, or evaluations/<dataset>-<split>/<predictions>]",
 )
 @_device
 @_workers
@@ -422,7 +422,7 @@ def eval_command(
     device: str,
     workers: int,
 ) -> None:
-    """Measure a run, or anybody's predictions. IOU, accuracy, box and mask AP, each with its 95 % interval.
+    """Measure a run, or anybody's predictions. IOU, accuracy, box and mask AP, with 95 % intervals.
 
     RUN is a run folder, or a weights file in one; without it, the newest under runs/. Writes metrics.json, report.html,
     plots, and a CSV of all photographs. docs/metrics.md says what the figures mean.
@@ -441,7 +441,6 @@ def eval_command(
         evaluate_predictions,
         evaluate_prior,
         evaluate_run,
-        own_folder,
         print_evaluation,
         write_evaluation,
     )
@@ -458,11 +457,10 @@ def eval_command(
         raise InputError(f"--weights {weights}: no such file of weights (.safetensors)")
     widths = _band_widths(bands) if bands else BANDS if boundary_bands else ()
     _check_size("--boundary-f", boundary_f)
-    _check_size("--boundary-iou", boundary_iou)
+    _check_size("--boundary-iou", boundary_iou, whole=True)
     with process_group(on_cpu=device == "cpu"):
         console = _console()
-        folder: Path | None
-        request = Request(split, widths, boundary_f, boundary_iou, baseline, workers, console)
+        request = Request(split, widths, boundary_f, boundary_iou, baseline, out, workers, console)
         if out is not None and is_main():
             check_free(out, force=None)
         if predictions is not None and dataset is not None:
@@ -474,10 +472,8 @@ def eval_command(
                 resize=resize,
                 missing_as_background=missing_as_background,
             )
-            folder = out or own_folder(predictions, evaluated.result.split)
         elif run is None and weights is None and dataset is not None and baseline is not None:
             evaluated = evaluate_prior(request, dataset=dataset)
-            folder = out
         else:
             from imptool.checkpoint import load_run, newest_run
             from imptool.models.inference import choose_device
@@ -486,10 +482,10 @@ def eval_command(
             trained = load_run(weights or run or newest_run(), device=place)
             say(console, f"{trained.name} from {trained.source}, on {place}")
             evaluated = evaluate_run(trained, request, dataset=dataset, device=place)
-            folder = out or _folder_of(trained.source, evaluated.result.split)
-        print_evaluation(evaluated.result, console)
-        for path in write_evaluation(evaluated, folder) if folder and is_main() else ():
-            say(console, str(path))
+        if is_main():
+            print_evaluation(evaluated.result, console)
+            for path in write_evaluation(evaluated, evaluated.out) if evaluated.out else ():
+                say(console, str(path))
         _exit_with_failures(evaluated.result.failed)
 
 
@@ -514,7 +510,7 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
 
     \b
     imptool compare runs/panoptic-fpn/a runs/panoptic-fpn-imp/b
-    imptool compare without=runs/a with=runs/b theirs=evaluations/their-label-pngs-val --out compared/
+    imptool compare without=runs/a with=runs/b theirs=evaluations/my-val/their-label-pngs --out compared/
     imptool compare runs/a runs/b --format markdown > table.md
     """
     from imptool.compare import compare, load_runs, print_comparison, write_comparison
@@ -556,29 +552,17 @@ def predict_command(folder: Path, run: Path | None, out: Path | None, force: boo
     _exit_with_failures(predict(trained, folder, out, device=place, workers=workers, console=console))
 
 
-def _folder_of(weights: Path, split: str) -> Path:
-    """Where the results of weights go: into their run, or into a folder of their own where they are in none."""
-    from imptool.evaluate import own_folder
-
-    if not (weights.parent / "recipe.yaml").is_file():
-        return own_folder(weights, split)
-    return weights.parent / f"eval-{split}{_part(weights)}"
-
-
-def _part(weights: Path) -> str:
-    """What tells the results of a run's other weights (best, those of an early stage) from those of its last."""
-    known = weights.name == "weights.safetensors" or weights.suffix == ".pt"
-    return "" if known else f"-{weights.stem.removeprefix('weights-')}"
-
-
-def _check_size(option: str, text: str) -> None:
+def _check_size(option: str, text: str, *, whole: bool = False) -> None:
     from imptool.metrics.contours import pixels
 
-    if text:
-        try:
-            pixels(text, (100, 100))
-        except ValueError as error:
-            raise InputError(f"{option} {text}: {error}") from error
+    if not text:
+        return
+    try:
+        size = pixels(text, (1, 1))
+    except ValueError as error:
+        raise InputError(f"{option} {text}: {error}") from error
+    if size == 0 or (whole and "%" not in text and size != int(size)):
+        raise InputError(f"{option} {text}: write {'whole ' if whole else ''}px above 0, or a share of the diagonal such as 2%")
 
 
 def _band_widths(text: str) -> tuple[float, ...]:

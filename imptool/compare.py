@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +16,19 @@ import numpy as np
 from rich.console import Console
 
 from imptool.data.label_set import LabelSet
-from imptool.evaluation.figures import Measured, intervals_of
+from imptool.evaluation.figures import Measured, distance_key, groups_of, intervals_of
 from imptool.evaluation.record import METRICS, Evaluation, load_record
-from imptool.evaluation.sheets import WORDS, band_curves, precision_share, share, swatch
+from imptool.evaluation.sheets import WORDS, band_curves, precision_shares, share, swatch
 from imptool.files import InputError, whole_file
+from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
 from imptool.metrics.bootstrap import is_certain
 from imptool.report.page import Cell, Difference, Share
 from imptool.report.plots import plot_bands
 from imptool.report.progress import say
 from imptool.report.tables import Sheet, markdown, terminal_table
 
-PRECISION = ("box/AP", "mask/AP")
-_ABSENT = Difference(math.nan, math.nan, math.nan, False)
+_ABSENT = Share(math.nan, math.nan, math.nan)
+_NO_DIFFERENCE = Difference(math.nan, math.nan, math.nan, False)
 
 
 @dataclass(frozen=True)
@@ -60,53 +61,61 @@ class Comparison:
         return tuple(sorted(set.intersection(*common))) if common else ()
 
     @cached_property
-    def keys(self) -> list[str]:
-        """The figures that more than one run has, in the order to show."""
-        known = [key for key in WORDS if sum(key in self._values[name] for name in self.runs)]
-        if self.labels.things == self.labels.foreground:
-            known = [key for key in known if not key.endswith("_things")]
-        return [*known, *(f"band/{width:g}/miou" for width in self.bands[:1])]
+    def unlike(self) -> dict[str, str]:
+        """Figures that are left out, as they were not measured with one size in all runs: {figure: the sizes}."""
+        sizes = {key: {getattr(each.cells, key) for each in self.measured.values()} for key in ("boundary_f", "boundary_iou")}
+        return {key: ", ".join(size or "none" for size in sorted(found)) for key, found in sizes.items() if len(found) > 1}
 
     @cached_property
-    def _values(self) -> dict[str, dict[str, float]]:
-        found: dict[str, dict[str, float]] = {}
-        for name, run in self.runs.items():
-            found[name] = dict(self.measured[name].figures) if name in self.measured else {}
-            found[name] |= {
-                f"{kind}/{key}": value for kind, precision in run.precision.items() for key, value in precision.overall.items()
-            }
-        return found
+    def keys(self) -> list[str]:
+        """The means that more than one run has, in the order to show."""
+        known = [key for key in WORDS if sum(not math.isnan(self.figure(name, key).value) for name in self.runs) > 1]
+        if self.labels.things == self.labels.foreground:
+            known = [key for key in known if not key.endswith("_things")]
+        return [*known, *(distance_key("band", width, "miou") for width in self.bands[:1])]
 
     def figure(self, name: str, key: str) -> Share:
         """A figure of a run with its interval; nan where it was not measured."""
-        if key in PRECISION:
-            return precision_share(self.runs[name], key)
-        if name not in self.measured or key not in self.measured[name].figures:
-            return Share(math.nan, math.nan, math.nan)
-        return share(self.measured[name], key)
+        return self._figures[name].get(key, _ABSENT)
 
     def difference(self, name: str, key: str) -> Difference:
         """A run's figure less that of the first, with the interval of the paired bootstrap."""
-        return self._differences[name].get(key, _ABSENT)
+        return self._differences[name].get(key, _NO_DIFFERENCE)
+
+    @cached_property
+    def _figures(self) -> dict[str, dict[str, Share]]:
+        found: dict[str, dict[str, Share]] = {}
+        for name, run in self.runs.items():
+            each = self.measured.get(name)
+            found[name] = {key: share(each, key) for key in each.figures if self._is_alike(key)} if each else {}
+            found[name] |= precision_shares(run)
+        return found
 
     @cached_property
     def _differences(self) -> dict[str, dict[str, Difference]]:
         return {name: self._from_first(name) for name in self.others}
 
     def _from_first(self, name: str) -> dict[str, Difference]:
-        ours, theirs = self._values[name], self._values[self.first]
+        ours, theirs = self._figures[name], self._figures[self.first]
         replicates = self._replicates(name), self._replicates(self.first)
-        drawn = {key: replicates[0][key] - replicates[1][key] for key in replicates[0].keys() & replicates[1].keys()}
-        intervals = intervals_of(drawn, images=len(self.runs[name].images))
+        keys = [key for key in replicates[0] if key in replicates[1] and key in ours and key in theirs]
+        intervals = intervals_of(
+            {key: replicates[0][key] - replicates[1][key] for key in keys},
+            # of few photographs, and of none, neither has an interval
+            {key: len(self.runs[name].images) if not math.isnan(ours[key].low + theirs[key].low) else 0 for key in keys},
+        )
         return {
-            key: Difference(ours[key] - theirs[key], *intervals[key], bool(is_certain(*intervals[key])))
-            for key in drawn
-            if not math.isnan(ours[key] - theirs[key])
+            key: Difference(ours[key].value - theirs[key].value, *interval, bool(is_certain(*interval)))
+            for key, interval in intervals.items()
+            if not math.isnan(ours[key].value - theirs[key].value)
         }
 
     def _replicates(self, name: str) -> Mapping[str, np.ndarray]:
         semantic = self.measured[name].replicates if name in self.measured else {}
         return {**semantic, **self.runs[name].precision_replicates}
+
+    def _is_alike(self, key: str) -> bool:
+        return key.rpartition("/")[2] not in self.unlike
 
 
 def load_runs(arguments: Sequence[str], *, split: str) -> dict[str, Evaluation]:
@@ -162,8 +171,12 @@ def compare(runs: Mapping[str, Evaluation]) -> Comparison:
                 f"{first_name} and {name} were measured on different photographs ({count} are in one of them alone): "
                 "evaluate both on the same split"
             )
-        if first.dataset_hash != run.dataset_hash:
-            raise InputError(f"{first_name} and {name} were measured against different labels: evaluate both anew")
+        for what, hashes in (
+            ("labels", (first.labels_hash, run.labels_hash)),
+            ("instances", (first.instances_hash, run.instances_hash)),
+        ):
+            if all(hashes) and hashes[0] != hashes[1]:
+                raise InputError(f"{first_name} and {name} were measured against different {what}: evaluate both anew")
     return Comparison(runs)
 
 
@@ -237,7 +250,7 @@ def _bands(compared: Comparison) -> Sheet:
     others = [name for name in compared.others if name in names and compared.first in names]
     rows: list[list[Cell]] = []
     for width in compared.bands:
-        key = f"band/{width:g}/miou"
+        key = distance_key("band", width, "miou")
         rows.append(
             [
                 f"{width:g}",
@@ -251,7 +264,7 @@ def _bands(compared: Comparison) -> Sheet:
 
 def _words(key: str) -> str:
     kind, _, rest = key.partition("/")
-    return f"mIOU within {rest.partition('/')[0]} px of a boundary" if kind == "band" else WORDS[key]
+    return f"mIOU within {float(rest.partition('/')[0]):g} px of a boundary" if kind == "band" else WORDS[key]
 
 
 def print_comparison(compared: Comparison, console: Console, format_: str) -> None:
@@ -265,47 +278,45 @@ def print_comparison(compared: Comparison, console: Console, format_: str) -> No
             console.print(terminal_table(sheet, intervals=place < 2))
         if not compared.others:
             say(console, "one run has no differences: name a second one")
+    for key, sizes in compared.unlike.items():
+        click.echo(f"left out: {WORDS[key]}, which was measured with different sizes ({sizes})", err=True)
 
 
 def to_csv(compared: Comparison) -> str:
-    """A line for every figure of every run: value and interval, difference from the first run and its interval; shares 0..1."""
+    """A line for each figure of the split, of its groups and classes, within each band, and of AP, of every run.
+
+    Its value and interval, its difference from the first run and the interval of that; shares are 0..1.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "figure",
-            "class",
-            "within_px",
-            "run",
-            "value",
-            "low",
-            "high",
-            "difference",
-            "difference_low",
-            "difference_high",
-            "certain",
-        ]
-    )
-    names = {f"class/{info.id}": info.name for info in compared.labels.classes}
-    levels = {"": "", **{f"band/{width:g}/": f"{width:g}" for width in compared.bands}}
-    means = [key for key in WORDS if "/" not in key]
-    for prefix, within in levels.items():
-        rows = [(key, "", key) for key in means]
-        rows += [
-            (figure, name, f"{start}/{figure}")
-            for start, name in names.items()
-            for figure in ("iou", "accuracy", "boundary_f", "boundary_iou")
-        ]
-        rows += [(key, "", key) for key in PRECISION if not prefix]
-        for figure, class_name, key in rows:
-            for name in compared.runs:
-                value = compared.figure(name, prefix + key)
-                change = compared.difference(name, prefix + key) if name in compared.others else _ABSENT
-                if not math.isnan(value.value):
-                    certain = "" if math.isnan(change.value) else "yes" if change.certain else "no"
-                    numbers = [_number(number) for number in (*value[:3], *change[:3])]
-                    writer.writerow([figure, class_name, within, name, *numbers, certain])
+    head = ["figure", "class", "group", "within_px", "run", "value", "low", "high"]
+    writer.writerow([*head, "difference", "difference_low", "difference_high", "certain"])
+    for key, *named in _rows(compared):
+        for name in compared.runs:
+            value = compared.figure(name, key)
+            change = compared.difference(name, key) if name in compared.others else _NO_DIFFERENCE
+            if not math.isnan(value.value):
+                certain = "" if math.isnan(change.value) else "yes" if change.certain else "no"
+                numbers = [_number(number) for number in (*value[:3], *change[:3])]
+                writer.writerow([*named, name, *numbers, certain])
     return text.getvalue()
+
+
+def _rows(compared: Comparison) -> Iterator[tuple[str, str, str, str, str]]:
+    """The key of every figure, with what it is, its class, its group and the width of its band."""
+    labels = compared.labels
+    of_class = ("iou", "accuracy", "boundary_f", "boundary_iou")
+    means = [key for key in WORDS if "/" not in key]
+    for prefix, within in (("", ""), *((distance_key("band", width, ""), f"{width:g}") for width in compared.bands)):
+        yield from ((prefix + key, key, "", "", within) for key in means)
+        for group in groups_of(labels):
+            yield from ((f"{prefix}group/{group}/{key}", key, "", group, within) for key in ("miou", "macc"))
+        for info in labels.classes:
+            yield from ((f"{prefix}class/{info.id}/{key}", key, info.name, "", within) for key in of_class)
+    for kind in ("box", "mask"):
+        yield from ((f"{kind}/{key}", f"{kind} {key}", "", "", "") for key in AP_DEFINITIONS)
+        for info in labels.classes:
+            yield from ((f"{kind}/class/{info.id}/{key}", f"{kind} {key}", info.name, "", "") for key in AP_DEFINITIONS)
 
 
 def _number(value: float) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +12,21 @@ import numpy as np
 from pydantic import ValidationError
 from rich.console import Console
 
-from imptool.data.coco import read_coco, read_json
+from imptool import distributed
+from imptool.data.coco import read_json, read_truth
 from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances
 from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet
 from imptool.data.layouts import Item
 from imptool.evaluation.counts import Cells
-from imptool.evaluation.from_files import (
-    Predictions,
-    find_maps,
-    parse_remap,
-    predicted_results,
-    results_file,
-)
-from imptool.evaluation.instances import InstanceTally
-from imptool.evaluation.measure import measure
+from imptool.evaluation.from_files import RESULTS, Predictions, find_maps, parse_remap, predicted_results
+from imptool.evaluation.instances import OF_MASKS, OWN_BOXES, InstanceTally
+from imptool.evaluation.measure import PRIOR, add_precision, measure
 from imptool.evaluation.record import METRICS, Evaluation, write_record
 from imptool.evaluation.report import draw_examples, write_plots, write_report
-from imptool.evaluation.sheets import bands_sheet, classes_sheet, precision_share, summary_sheet
+from imptool.evaluation.sheets import bands_sheet, classes_sheet, precision_shares, summary_sheet
 from imptool.files import InputError
+from imptool.metrics.bootstrap import REPLICATES
 from imptool.report.progress import say
 from imptool.report.tables import cell_text, terminal_table
 
@@ -40,6 +34,8 @@ if TYPE_CHECKING:
     import torch
 
     from imptool.checkpoint import TrainedModel
+
+_MANY = 2000  # photographs: seconds
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,7 @@ class Request:
         split: None for the one that is meant: the recipe's, "val", or the only one.
         bands, boundary_f, boundary_iou: as in `Cells`.
         baseline: "prior" or None.
+        out: None for a folder of its own.
     """
 
     split: str | None
@@ -57,6 +54,7 @@ class Request:
     boundary_f: str
     boundary_iou: str
     baseline: str | None
+    out: Path | None
     workers: int
     console: Console
 
@@ -66,9 +64,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation, and what its examples are drawn with: None, where no photographs were gone through."""
+    """An evaluation, the folder for it (None: nothing is written), and what its examples are drawn with, if anything."""
 
     result: Evaluation
+    out: Path | None
     dataset: Dataset | None = None
     source: Predictions | None = None
 
@@ -92,7 +91,7 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
     if difference := trained.labels.difference(found.labels):
         raise InputError(f"{trained.source} was trained for other classes than {found.source} has: {difference}")
     split = request.split or recipe.val_split
-    detects = trained.model.detects
+    out = request.out or _folder_of_weights(trained.source, found, split)
     source = RunPredictions(trained, found, device)
     result = measure(
         source,
@@ -101,12 +100,12 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
         dataset=found,
         split=split,
         cells=request.cells(found.labels),
-        instances=_tally(read_instances(found, split), found.labels) if detects else None,
+        instances=_tally(read_instances(found, split), found.labels) if trained.model.detects else None,
         prior_from=recipe.train_split if request.baseline else None,
         workers=request.workers,
         console=request.console,
     )
-    return Evaluated(result, found, source)
+    return Evaluated(result, out, found, source)
 
 
 def evaluate_prior(request: Request, *, dataset: str) -> Evaluated:
@@ -114,7 +113,7 @@ def evaluate_prior(request: Request, *, dataset: str) -> Evaluated:
     found = load_dataset(dataset)
     result = measure(
         None,
-        main="",
+        main=PRIOR,
         about={},
         dataset=found,
         split=_split(request, found),
@@ -124,7 +123,7 @@ def evaluate_prior(request: Request, *, dataset: str) -> Evaluated:
         workers=request.workers,
         console=request.console,
     )
-    return Evaluated(result, found)
+    return Evaluated(result, request.out, found)
 
 
 def evaluate_predictions(
@@ -139,29 +138,24 @@ def evaluate_predictions(
     Raises:
         InputError: as `find_maps`, `predicted_results` and `measure`.
     """
-    about = {"predictions": str(path)}
-    results = results_file(path)
-    if path.suffix.lower() == ".json" and not path.is_file():
-        raise InputError(f"--predictions {path}: no such file")
+    if path.suffix.lower() == ".json" and not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"--predictions {path}: no such file")
+        about_maps = (remap, resize, missing_as_background, request.baseline)
+        if any((*about_maps, request.bands, request.boundary_f, request.boundary_iou)):
+            raise InputError(f"--predictions {path} are detections: bands, --baseline, --remap and so on are about label maps")
+        return _evaluate_results(path, request, dataset)
     if Path(dataset).suffix.lower() == ".json":
-        if results is None:
-            raise InputError(f"--dataset {dataset} is a COCO JSON, which has no label maps: give a dataset YAML or folder")
-        document = read_coco(Path(dataset))
-        rows, labels = predicted_results(results, document), labels_of_document(document, Path(dataset))
-        name = Path(dataset).stem
-        return Evaluated(
-            evaluate_results(rows, document, labels=labels, dataset=name, split=request.split or "all", about=about)
-        )
+        raise InputError(f"--dataset {dataset} is a COCO JSON, which has no label maps: give a dataset YAML or folder")
     found = load_dataset(dataset)
-    split, labels = _split(request, found), found.labels
-    if path == results:
-        document = read_instances(found, split)
-        rows = predicted_results(path, document)
-        return Evaluated(evaluate_results(rows, document, labels=labels, dataset=found.name, split=split, about=about))
-    pairs = {source: target for text in remap for source, target in parse_remap(text, labels).items()}
+    split, labels, main = _split(request, found), found.labels, path.resolve().name
+    if main == PRIOR and request.baseline:
+        raise InputError(f"--predictions {path} and --baseline prior would be told by one name: rename the folder")
+    pairs = parse_remap(remap, labels)
     source = find_maps(path, found, split, remap=pairs, resize=resize, missing_as_background=missing_as_background)
+    out = request.out or own_folder(path, found.name, str(found.source), split)
     tally, notes = None, []
-    if results is not None:
+    if (results := path / RESULTS).is_file():
         try:
             document = read_instances(found, split)
             tally = _tally(document, labels)
@@ -170,8 +164,8 @@ def evaluate_predictions(
             tally, notes = None, [f"no AP of {results}: {error}"]
     result = measure(
         source,
-        main=path.resolve().name,
-        about=about,
+        main=main,
+        about={"predictions": str(path)},
         dataset=found,
         split=split,
         cells=request.cells(labels),
@@ -181,73 +175,31 @@ def evaluate_predictions(
         console=request.console,
     )
     result.notes += notes
-    return Evaluated(result, found, source)
+    return Evaluated(result, out, found, source)
 
 
-def write_evaluation(evaluated: Evaluated, folder: Path) -> list[Path]:
-    """Write figures, plots and report; give their paths."""
-    result = evaluated.result
-    paths = write_record(result, folder) + write_plots(result, folder)
-    examples = draw_examples(result, evaluated.dataset, evaluated.predicted) if evaluated.dataset and evaluated.source else {}
-    return [*paths, write_report(result, folder, examples)]
-
-
-def own_folder(measured: Path, split: str) -> Path:
-    """Where the results of predictions or weights go that are in no run: an evaluation replaces its own.
-
-    Raises:
-        InputError: there are those of others.
-    """
-    name = measured.resolve().stem if measured.is_file() else measured.resolve().name
-    folder = Path("evaluations", f"{name}-{split}")
-    if not folder.exists() or not any(folder.iterdir()):
-        return folder
-    written = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
-    earlier = (written.get("predictions") or written.get("weights")) if isinstance(written, dict) else None
-    if earlier != str(measured):
-        raise InputError(f"{folder} already holds results of {earlier or 'something else'}: choose another --out")
-    return folder
-
-
-def _split(request: Request, dataset: Dataset) -> str:
-    if request.split is not None or "val" in dataset.splits or len(dataset.splits) != 1:
-        return request.split or "val"
-    return next(iter(dataset.splits))
-
-
-def _tally(document: Mapping[str, Any], labels: LabelSet) -> InstanceTally:
-    return InstanceTally(document, frozenset(labels.ids[channel] for channel in labels.things))
-
-
-def evaluate_results(
-    results: Sequence[Mapping[str, Any]],
-    document: Mapping[str, Any],
-    *,
-    labels: LabelSet,
-    dataset: str,
-    split: str,
-    about: dict[str, Any],
-) -> Evaluation:
-    """Box and mask AP of COCO results against a COCO document, for which no photograph is read."""
+def _evaluate_results(path: Path, request: Request, dataset: str) -> Evaluated:
+    """Box and mask AP of COCO results, for which no photograph is read."""
+    if Path(dataset).suffix.lower() == ".json":
+        if request.split is not None:
+            raise InputError(f"--split {request.split}: {dataset} is one COCO JSON, and has no splits")
+        name, split, source, document = Path(dataset).stem, "all", dataset, read_truth(Path(dataset))
+        labels = labels_of_document(document, Path(dataset))
+        tally = _tally(document, labels, OWN_BOXES)
+    else:
+        found = load_dataset(dataset)
+        name, split, source, labels = found.name, _split(request, found), str(found.source), found.labels
+        document = read_instances(found, split)
+        tally = _tally(document, labels)
     images = sorted(image["file_name"] for image in document["images"])
     if not images:
         raise InputError(f"{dataset}: split {split} has no images")
-    tally = _tally(document, labels)
-    tally.add_all(results)
+    tally.add_all(predicted_results(path, document))
     tally.seen = {image["id"] for image in document["images"]}
-    digest = hashlib.sha256(
-        json.dumps([labels.to_plain(), document["images"], document["annotations"]], sort_keys=True).encode()
-    )
-    return Evaluation(
-        dataset,
-        split,
-        labels,
-        digest.hexdigest()[:16],
-        about,
-        Path(about["predictions"]).stem,
-        images,
-        precision=tally.precision(images),
-    )
+    out = request.out or own_folder(path, name, source, split)
+    result = Evaluation(name, source, split, labels, {"predictions": str(path)}, path.stem, images)
+    add_precision(result, tally, request.console)
+    return Evaluated(result, out)
 
 
 def labels_of_document(document: Mapping[str, Any], source: Path) -> LabelSet:
@@ -261,17 +213,74 @@ def labels_of_document(document: Mapping[str, Any], source: Path) -> LabelSet:
     return LabelSet(tuple(sorted(classes, key=lambda info: info.id)), None, -1)
 
 
+def write_evaluation(evaluated: Evaluated, folder: Path) -> list[Path]:
+    """Write figures, plots and report; give their paths."""
+    result = evaluated.result
+    paths = write_record(result, folder) + write_plots(result, folder)
+    examples = draw_examples(result, evaluated.dataset, evaluated.predicted) if evaluated.dataset and evaluated.source else {}
+    return [*paths, write_report(result, folder, examples)]
+
+
+def own_folder(measured: Path, dataset: str, source: str, split: str) -> Path:
+    """Where the results of predictions or weights go that are in no run: an evaluation replaces its own.
+
+    Args:
+        measured: the predictions or weights. dataset, source: the name of the dataset, and where its description lies.
+    Raises:
+        InputError: there are results of others.
+    """
+    name = measured.resolve().stem if measured.is_file() else measured.resolve().name
+    folder = Path("evaluations", f"{dataset}-{split}", name)
+    return distributed.from_main(_checked_folder(folder, measured, source) if distributed.is_main() else folder)
+
+
+def _checked_folder(folder: Path, measured: Path, source: str) -> Path:
+    if not folder.exists() or not any(folder.iterdir()):
+        return folder
+    try:
+        plain = read_json(folder / METRICS)
+        earlier, earlier_source = plain.get("predictions") or plain["weights"], plain["dataset"]["source"]
+        same = Path(earlier).resolve() == measured.resolve() and Path(earlier_source).resolve() == Path(source).resolve()
+    except (InputError, KeyError, TypeError, AttributeError):
+        earlier, earlier_source, same = "something else", "", False
+    if not same:
+        of = f"{earlier} on {earlier_source}" if earlier_source else earlier
+        raise InputError(f"{folder} already holds results of {of}: choose another --out")
+    return folder
+
+
+def _folder_of_weights(weights: Path, dataset: Dataset, split: str) -> Path:
+    """In their run, or a folder of their own where they are in none; best weights and early stages are told from the last."""
+    if not (weights.parent / "recipe.yaml").is_file():
+        return own_folder(weights, dataset.name, str(dataset.source), split)
+    last = weights.name == "weights.safetensors" or weights.suffix == ".pt"
+    return weights.parent / f"eval-{split}{'' if last else '-' + weights.stem.removeprefix('weights-')}"
+
+
+def _split(request: Request, dataset: Dataset) -> str:
+    if request.split is not None or "val" in dataset.splits or len(dataset.splits) != 1:
+        return request.split or "val"
+    return next(iter(dataset.splits))
+
+
+def _tally(document: Mapping[str, Any], labels: LabelSet, read: tuple[str, ...] = OF_MASKS) -> InstanceTally:
+    return InstanceTally(document, frozenset(labels.ids[channel] for channel in labels.things), read)
+
+
 def print_evaluation(result: Evaluation, console: Console) -> None:
     """The tables on the terminal."""
+    if len(result.images) >= _MANY:
+        say(console, f"intervals from {REPLICATES:,} resampled splits ...")
+    precision = precision_shares(result)
     title = f"{result.dataset}, split {result.split}, {len(result.images):,} photographs (percent)"
-    console.print(terminal_table(classes_sheet(title, result.labels, result.measured, result.precision), intervals=False))
+    console.print(terminal_table(classes_sheet(title, result.labels, result.measured, precision), intervals=False))
     if result.measured:
         console.print(terminal_table(summary_sheet(result.measured)))
         if any(measured.cells.bands for measured in result.measured.values()):
             console.print(terminal_table(bands_sheet(result.measured), intervals=len(result.measured) == 1))
     for kind in result.precision:
         keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-        figures = {key: precision_share(result, f"{kind}/{key}") for key in keys}
+        figures = {key: precision[f"{kind}/{key}"] for key in keys}
         say(console, f"{kind} " + "  ".join(f"{key} {cell_text(figure)}" for key, figure in figures.items()))
     if not math.isnan(result.canvas_nonempty):
         say(console, f"photographs with a non-empty canvas: {result.canvas_nonempty:.1%}")

@@ -14,10 +14,16 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from imptool.metrics.average_precision import DEFINITIONS, RECALLS, Matches, average_precision, resampled_average_precision
-from imptool.metrics.bootstrap import weight_blocks
+from imptool.metrics.bootstrap import draw_weights
+from imptool.metrics.confusion import mean_of_present
 
 CATEGORIES = [{"id": 0, "name": "dress"}, {"id": 7, "name": "belt"}]
 IMAGES = [{"id": 5, "width": 200, "height": 100}]
+
+
+def resampled_means(matches: Matches, weights: np.ndarray) -> dict:
+    """Means over the categories that a replicate has, as pycocotools takes them."""
+    return {key: mean_of_present(values) for key, values in resampled_average_precision(matches, weights).items()}
 
 
 def square(left: float, side: float = 40) -> list[list[float]]:
@@ -193,9 +199,9 @@ def test_a_resampled_split_is_one_with_its_images_repeated(seed):
     ground_truth, results = random_dataset(seed)
     assert any(row["iscrowd"] for row in ground_truth["annotations"])
     matches = average_precision(ground_truth, results, iou_type="bbox").matches
-    (weights,) = weight_blocks(6, replicates=4, seed=seed)
+    weights = draw_weights(6, replicates=4, seed=seed)
     weights = np.concatenate([weights, [[0, 0, 3, 0, 0, 0]]])
-    resampled = resampled_average_precision(matches, weights)
+    resampled = resampled_means(matches, weights)
     for replicate, row in enumerate(weights):
         expected = published_evaluation(*repeat_images(ground_truth, results, row))
         expected = np.where(expected == -1, np.nan, expected)
@@ -207,7 +213,7 @@ def test_weights_of_1_give_the_split_itself_ties_of_scores_included(seed):
     ground_truth, results = random_dataset(seed, images=12)
     results = [{**row, "score": round(row["score"], 1)} for row in results]
     figures = average_precision(ground_truth, results, iou_type="bbox")
-    resampled = resampled_average_precision(figures.matches, np.ones((1, 12), np.int64))
+    resampled = resampled_means(figures.matches, np.ones((1, 12), np.int64))
     for key in ("AP", "AP50"):
         assert resampled[key] == pytest.approx([figures.overall[key]], rel=0, abs=1e-12)
 
@@ -216,7 +222,7 @@ def test_weights_of_1_give_the_published_figures(shared_data):
     folder = shared_data / "photos" / "fashionpedia_sample"
     ground_truth, results = (json.loads((folder / name).read_text()) for name in ("sample.json", "fake_results.json"))
     figures = average_precision(ground_truth, results, iou_type="segm")
-    resampled = resampled_average_precision(figures.matches, np.ones((1, len(ground_truth["images"])), np.int64))
+    resampled = resampled_means(figures.matches, np.ones((1, len(ground_truth["images"])), np.int64))
     assert resampled == {key: pytest.approx([figures.overall[key]], rel=0, abs=1e-12) for key in ("AP", "AP50")}
 
 
@@ -239,15 +245,15 @@ def test_matches_by_hand(two_dresses):
 def test_no_class_has_instances_in_a_replicate_without_them(two_dresses):
     two_dresses = {**two_dresses, "images": [*IMAGES, {"id": 2, "width": 200, "height": 100}]}
     matches = average_precision(two_dresses, [result(0, 0, 0.9)], iou_type="bbox").matches
-    resampled = resampled_average_precision(matches, np.array([[0, 2], [1, 1]]))
+    resampled = resampled_means(matches, np.array([[0, 2], [1, 1]]))
     np.testing.assert_allclose(resampled["AP"], [np.nan, 51 / 101])
     empty = average_precision(truth(), [], iou_type="bbox").matches
-    assert np.isnan(resampled_average_precision(empty, np.ones((2, 1), np.int64))["AP50"]).all()
+    assert np.isnan(resampled_means(empty, np.ones((2, 1), np.int64))["AP50"]).all()
 
 
 def test_without_results_every_replicate_scores_0(two_dresses):
     matches = average_precision(two_dresses, [], iou_type="segm").matches
-    assert resampled_average_precision(matches, np.array([[1], [3]]))["AP"].tolist() == [0, 0]
+    assert resampled_means(matches, np.array([[1], [3]]))["AP"].tolist() == [0, 0]
 
 
 def test_matches_go_through_a_file_without_pickle(tmp_path):
@@ -275,16 +281,16 @@ def test_matches_that_do_not_fit_are_refused():
         with pytest.raises(ValueError, match=words):
             Matches.from_arrays({**arrays, name: wrong})
     with pytest.raises(ValueError, match=r"weights must be \[b, 6\]"):
-        resampled_average_precision(Matches.from_arrays(arrays), np.ones((1, 5), np.int64))
+        resampled_means(Matches.from_arrays(arrays), np.ones((1, 5), np.int64))
 
 
 def test_matches_within_a_larger_set_of_images():
     ground_truth, results = random_dataset(0)
     matches = average_precision(ground_truth, results, iou_type="bbox").matches
     ranks = [7, 2, 3, 0, 5, 1]
-    (weights,) = weight_blocks(8, replicates=5)
-    larger = resampled_average_precision(matches.renumbered(ranks, 8), weights)
-    np.testing.assert_array_equal(larger["AP"], resampled_average_precision(matches, weights[:, ranks])["AP"])
+    weights = draw_weights(8, replicates=5)
+    larger = resampled_means(matches.renumbered(ranks, 8), weights)
+    np.testing.assert_array_equal(larger["AP"], resampled_means(matches, weights[:, ranks])["AP"])
 
 
 def test_a_crowd_is_no_instance_and_what_lies_on_it_is_not_wrong(two_dresses):

@@ -7,39 +7,46 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from imptool.metrics.bootstrap import DEFINITIONS, LEVEL, REPLICATES, Resampler, interval, is_certain, weight_blocks
-
-
-def all_weights(images: int, **options: int) -> np.ndarray:
-    return np.concatenate(list(weight_blocks(images, **options)))
+from imptool.metrics.bootstrap import DEFINITIONS, LEVEL, REPLICATES, Resampler, draw_weights, interval, is_certain
 
 
 @pytest.mark.parametrize("images", [0, 1, 7])
 def test_every_replicate_draws_as_many_images_as_there_are(images):
-    weights = all_weights(images)
+    weights = draw_weights(images)
     assert weights.shape == (REPLICATES, images)
     assert (weights.sum(axis=1) == images).all()
 
 
 def test_draws_depend_on_seed_and_number_of_the_replicate_alone():
-    weights = all_weights(9, replicates=20, seed=3)
-    for block in (1, 7, 20, 64):
-        np.testing.assert_array_equal(all_weights(9, replicates=20, seed=3, block=block), weights)
-    np.testing.assert_array_equal(all_weights(9, replicates=5, seed=3), weights[:5])
-    assert (all_weights(9, replicates=20, seed=4) != weights).any(axis=1).all()
+    weights = draw_weights(9, replicates=20, seed=3)
+    np.testing.assert_array_equal(draw_weights(9, replicates=5, seed=3), weights[:5])
+    assert (draw_weights(9, replicates=20, seed=4) != weights).any(axis=1).all()
     assert len(np.unique(weights, axis=0)) == 20
 
 
 def test_images_are_drawn_independently_and_alike():
-    weights = all_weights(5, replicates=4000)
+    weights = draw_weights(5, replicates=4000)
     # binomial(5, 1/5): mean 1, variance 4/5; two images: covariance -1/5
     np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.05)
     np.testing.assert_allclose(np.cov(weights.T), np.where(np.eye(5) > 0, 0.8, -0.2), atol=0.06)
 
 
-def test_blocks_say_what_they_need():
-    with pytest.raises(ValueError, match="block >= 1, got 3, 1000 and 0"):
-        next(weight_blocks(3, block=0))
+def test_one_image_that_is_drawn_often_is_counted_in_full():
+    assert draw_weights(1000, replicates=3).dtype == np.uint8
+    assert draw_weights(1, replicates=2).tolist() == [[1], [1]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np.random, "default_rng", lambda _: _AlwaysTheFirst())
+        assert draw_weights(300, replicates=2)[:, 0].tolist() == [300, 300]
+
+
+class _AlwaysTheFirst:
+    def integers(self, high: int, size: int) -> np.ndarray:
+        return np.zeros(size, np.int64)
+
+
+def test_negative_numbers_are_refused():
+    with pytest.raises(ValueError, match="got -1 and 1000"):
+        draw_weights(-1)
 
 
 @st.composite
@@ -68,7 +75,7 @@ def test_sums_are_those_over_the_images_drawn():
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 3, (30, 8)) * rng.integers(0, 10**7, (30, 8))
     image, cell = np.nonzero(counts)
-    (weights,) = weight_blocks(30, replicates=10, seed=5)
+    weights = draw_weights(30, replicates=10, seed=5)
     sums = Resampler(image, cell, counts[image, cell], images=30, num_cells=8)(weights)
     for replicate in range(10):
         total = np.zeros(8, np.int64)
@@ -140,7 +147,7 @@ def draw_images(rng: np.random.Generator, images: int) -> tuple[np.ndarray, np.n
 
 def test_interval_is_that_of_scipy():
     hits, pixels = draw_images(np.random.default_rng(1), 60)
-    low, high = interval(resampled_ratio(hits, pixels, all_weights(60, replicates=4000)))
+    low, high = interval(resampled_ratio(hits, pixels, draw_weights(60, replicates=4000)))
     theirs = scipy_bootstrap(
         (hits, pixels), ratio, paired=True, vectorized=True, method="percentile", n_resamples=4000, rng=np.random.default_rng(2)
     )
@@ -151,7 +158,7 @@ def test_interval_is_that_of_scipy():
 
 def test_interval_holds_the_true_value_about_as_often_as_it_says():
     rng = np.random.default_rng(3)
-    (weights,) = weight_blocks(100, replicates=300, block=300)
+    weights = draw_weights(100, replicates=300)
     held = 0
     for _ in range(400):
         low, high = interval(resampled_ratio(*draw_images(rng, 100), weights))
@@ -161,7 +168,7 @@ def test_interval_holds_the_true_value_about_as_often_as_it_says():
 
 def test_equal_runs_do_not_differ():
     hits, pixels = draw_images(np.random.default_rng(4), 20)
-    ours, theirs = (resampled_ratio(hits, pixels, all_weights(20)) for _ in range(2))
+    ours, theirs = (resampled_ratio(hits, pixels, draw_weights(20)) for _ in range(2))
     low, high = interval(ours - theirs)
     assert (low, high) == (0, 0)
     assert not is_certain(low, high)
@@ -171,9 +178,9 @@ def test_pairing_cancels_what_is_hard_for_both_runs():
     rng = np.random.default_rng(5)
     hits, pixels = draw_images(rng, 80)
     better = np.minimum(hits + rng.integers(0, 12, 80), pixels)
-    first = resampled_ratio(hits, pixels, all_weights(80))
-    paired = interval(resampled_ratio(better, pixels, all_weights(80)) - first)
-    unpaired = interval(resampled_ratio(better, pixels, all_weights(80, seed=1)) - first)
+    first = resampled_ratio(hits, pixels, draw_weights(80))
+    paired = interval(resampled_ratio(better, pixels, draw_weights(80)) - first)
+    unpaired = interval(resampled_ratio(better, pixels, draw_weights(80, seed=1)) - first)
     assert paired[1] - paired[0] < (unpaired[1] - unpaired[0]) / 10
     assert is_certain(*paired)
     assert not is_certain(*unpaired)

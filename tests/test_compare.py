@@ -58,7 +58,7 @@ def row(found: list[dict[str, str]], run: str, figure: str, class_name: str = ""
 
 
 def evaluations(*names: str) -> list[str]:
-    return [f"evaluations/{name}-all" for name in names]
+    return [f"evaluations/target-all/{name}" for name in names]
 
 
 def test_differences_are_counted_by_hand(measured: Path, imptool: Imptool) -> None:
@@ -80,7 +80,7 @@ def test_differences_are_counted_by_hand(measured: Path, imptool: Imptool) -> No
 
 
 def test_a_run_is_not_certainly_better_than_itself(measured: Path, imptool: Imptool) -> None:
-    result = imptool("compare", "a=evaluations/better-all", "b=evaluations/better-all", "--format", "csv")
+    result = imptool("compare", "a=evaluations/target-all/better", "b=evaluations/target-all/better", "--format", "csv")
     differences = [each for each in rows(result.stdout) if each["run"] == "b"]
     assert differences
     assert {each["difference"] for each in differences} == {"0.000000"}
@@ -113,11 +113,11 @@ def test_terminal_markdown_and_files_hold_the_same_tables(measured: Path, imptoo
 def test_names_from_files_do_not_break_a_table(measured: Path, imptool: Imptool) -> None:
     Path("target/classes.txt").write_text("background\ncoat | [red]\nhat")
     assert imptool("eval", "--predictions", "worse", "--dataset", "target").exit_code == 0
-    result = imptool("compare", "x|y=evaluations/worse-all", "--format", "markdown")
+    result = imptool("compare", "x|y=evaluations/target-all/worse", "--format", "markdown")
     assert result.exit_code == 0, result.output
     assert "coat \\| [red]" in result.stdout
     assert "x\\|y" in result.stdout
-    assert "coat | [red]" in imptool("compare", "evaluations/worse-all").stdout
+    assert "coat | [red]" in imptool("compare", "evaluations/target-all/worse").stdout
 
 
 def test_what_cannot_be_compared_is_one_line(measured: Path, imptool: Imptool) -> None:
@@ -135,13 +135,13 @@ def test_what_cannot_be_compared_is_one_line(measured: Path, imptool: Imptool) -
     for path in list(Path("worse").iterdir())[:-1]:
         path.rename(Path("fewer", path.name))
     assert imptool("eval", "--predictions", "fewer", "--dataset", "target").exit_code == 1
-    assert "different photographs (1 are in one of them alone)" in refused(better, "evaluations/fewer-all")
+    assert "different photographs (1 are in one of them alone)" in refused(better, "evaluations/target-all/fewer")
     save(Path("target/labels/00.png"), np.ones((20, 20)))
     assert imptool("eval", "--predictions", "mixed", "--dataset", "target").exit_code == 0
-    assert "against different labels" in refused(better, "evaluations/mixed-all")
+    assert "against different labels" in refused(better, "evaluations/target-all/mixed")
     Path("target/classes.txt").write_text("background\ncoat\ncap")
     assert imptool("eval", "--predictions", "mixed", "--dataset", "target").exit_code == 0
-    assert "have different classes: 2 'hat' (thing), not 2 'cap' (thing)" in refused(better, "evaluations/mixed-all")
+    assert "have different classes: 2 'hat' (thing), not 2 'cap' (thing)" in refused(better, "evaluations/target-all/mixed")
     written = Path(better, "metrics.json")
     plain = json.loads(written.read_text())
     written.write_text(json.dumps(plain | {"schema": 1}))
@@ -168,7 +168,7 @@ def test_evaluations_of_results_alone_are_compared(measured: Path, imptool: Impt
     for name, results in (("half", found[:1]), ("all", found)):
         Path(f"{name}.json").write_text(json.dumps(results))
         assert imptool("eval", "--predictions", f"{name}.json", "--dataset", "truth.json").exit_code == 0
-    result = imptool("compare", "evaluations/half-all", "evaluations/all-all", "--format", "csv")
+    result = imptool("compare", "evaluations/truth-all/half", "evaluations/truth-all/all", "--format", "csv")
     assert result.exit_code == 0, result.output
-    (mask,) = [each for each in rows(result.stdout) if (each["run"], each["figure"]) == ("all", "mask/AP")]
+    mask = row(rows(result.stdout), "all", "mask AP")
     assert float(mask["difference"]) == pytest.approx(1 - 51 / 101, abs=1e-6)

@@ -99,17 +99,42 @@ def test_photographs_by_themselves_are_scikit_learns_the_worst_first(maps: Path,
 
 
 def test_intervals_are_those_of_resampled_photographs(maps: Path, imptool: Imptool) -> None:
-    low, high = evaluate(imptool)["semantic"]["theirs"]["intervals"]["pixel_accuracy"]
-    right, counted = [], []
-    for seed in range(3):
-        target, predicted = drawn(seed)
-        right.append(((target == predicted) & (target != 255)).sum())
-        counted.append((target != 255).sum())
-    # All 27 ways to draw three of three, each as likely.
-    draws = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1)
-    values = np.array(right)[draws].sum(0) / np.array(counted)[draws].sum(0)
-    assert low == pytest.approx(np.percentile(values, 2.5, method="inverted_cdf"))
-    assert high == pytest.approx(np.percentile(values, 97.5, method="inverted_cdf"))
+    """Ten photographs, of which one is wrong in half of its pixels: a draw has it k times, k binomial(10, 1/10), by hand."""
+    for number in range(10):
+        save(Path("target/labels", f"{number}.png"), np.repeat([[1, 0]], 4, axis=0))
+        save(Path("theirs", f"{number}.png"), np.repeat([[1, 1 if number == 3 else 0]], 4, axis=0))
+    for name in NAMES:
+        Path("target/labels", f"{name}.png").unlink()
+    semantic = evaluate(imptool)["semantic"]["theirs"]
+    # P(k <= 3) = 0.987, P(k <= 2) = 0.930, P(k = 0) = 0.349: 95 % lie between 0 and 3 times
+    assert semantic["intervals"]["pixel_accuracy"] == pytest.approx([1 - 3 * 0.05, 1])
+    assert semantic["per_class"][1]["iou_interval"] == pytest.approx([40 / (40 + 3 * 4), 1])
+
+
+def test_what_rests_on_few_photographs_has_no_interval(maps: Path, imptool: Imptool) -> None:
+    semantic = evaluate(imptool)["semantic"]["theirs"]
+    assert semantic["intervals"]["miou"] == [None, None]
+    for number in range(10):  # a hat in three of thirteen
+        for folder in ("target/labels", "theirs"):
+            save(Path(folder, f"{number}.png"), np.eye(20))
+    semantic = evaluate(imptool)["semantic"]["theirs"]
+    assert None not in semantic["intervals"]["miou"]
+    assert None not in semantic["per_class"][1]["iou_interval"]
+    assert semantic["per_class"][2]["iou_interval"] == [None, None]
+
+
+def test_means_of_resampled_splits_are_over_the_classes_of_the_split(maps: Path, imptool: Imptool) -> None:
+    """A coat that is always right, a hat in one of 40 photographs that is never found: mIOU 1/2 in every draw, not 1."""
+    for name in NAMES:
+        Path("target/labels", f"{name}.png").unlink()
+    for number in range(40):
+        target = np.ones((4, 4))
+        target[0, 0] = 2 if number == 0 else 1
+        save(Path("target/labels", f"{number}.png"), target)
+        save(Path("theirs", f"{number}.png"), np.where(target == 2, 0, target))
+    semantic = evaluate(imptool)["semantic"]["theirs"]
+    assert semantic["miou"] == 0.5
+    assert semantic["intervals"]["miou"] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -280,6 +305,13 @@ def test_refusals_are_one_line(maps: Path, imptool: Imptool) -> None:
     assert "add --predictions" in refused(imptool, "--resize")
     assert "no split 'test'" in refused(imptool, "--predictions", "theirs", "--dataset", "target", "--split", "test")
     assert "--boundary-f x" in refused(imptool, "--predictions", "theirs", "--dataset", "target", "--boundary-f", "x")
+    for option, size in (("--boundary-f", "0"), ("--boundary-iou", "2.5"), ("--boundary-iou", "0%"), ("--boundary-iou", "nan")):
+        assert f"{option} {size}" in refused(imptool, "--predictions", "theirs", "--dataset", "target", option, size)
+    twice = ("--remap", "9=1,9=2")
+    assert "9 cannot be both 1 and 2" in refused(imptool, "--predictions", "theirs", "--dataset", "target", *twice)
+    shutil.copytree("theirs", "prior")
+    refusal = refused(imptool, "--predictions", "prior", "--dataset", "target", "--baseline", "prior")
+    assert "rename the folder" in refusal
     Path("empty").mkdir()
     assert "none of its 0 PNGs" in refused(imptool, "--predictions", "empty", "--dataset", "target")
     Path("target/none.txt").write_text("")
@@ -292,11 +324,14 @@ def test_refusals_are_one_line(maps: Path, imptool: Imptool) -> None:
 def test_own_results_are_replaced_and_those_of_others_are_not(maps: Path, imptool: Imptool) -> None:
     options = ("--dataset", "target")
     assert imptool("eval", "--predictions", "theirs", *options, "--bands", "2").exit_code == 0
-    assert Path("evaluations/theirs-all/bands.svg").is_file()
+    assert Path("evaluations/target-all/theirs/bands.svg").is_file()
     assert imptool("eval", "--predictions", "theirs", *options).exit_code == 0
-    assert not Path("evaluations/theirs-all/bands.svg").exists()
+    assert not Path("evaluations/target-all/theirs/bands.svg").exists()
     shutil.copytree("theirs", "more/theirs")
-    assert "already holds results of theirs" in refused(imptool, "--predictions", "more/theirs", *options)
+    assert "already holds results of theirs on target" in refused(imptool, "--predictions", "more/theirs", *options)
+    assert imptool("eval", "--predictions", Path("theirs").resolve(), *options).exit_code == 0  # the same folder
+    shutil.copytree("target", "more/target")
+    assert "already holds" in refused(imptool, "--predictions", "theirs", "--dataset", "more/target")
 
 
 def coco(**changes: Any) -> dict[str, Any]:
@@ -325,6 +360,37 @@ def test_coco_results_against_a_coco_file(maps: Path, imptool: Imptool) -> None:
     assert precision["mask"]["AP"] == precision["box"]["AP"] == pytest.approx(1)
     assert precision["mask"]["per_class"]["3"]["APs"] == pytest.approx(1)  # 100 px are small
     assert precision["mask"]["instances"] == {"3": 1}
+
+
+def test_boxes_and_areas_of_a_coco_file_are_its_own(maps: Path, imptool: Imptool) -> None:
+    """A box that is looser than its mask: IOU 100/144 = .69 with the detection's, right at four of ten thresholds."""
+    annotation = {**coco()["annotations"][0], "bbox": [2, 2, 12, 12], "area": 9999}
+    truth = write("truth.json", coco(annotations=[annotation]))
+    results = write("results.json", [detection(bbox=[2, 2, 10, 10])])
+    assert imptool("eval", "--predictions", results, "--dataset", truth, "--out", "out").exit_code == 0
+    precision = json.loads(Path("out/metrics.json").read_text())["average_precision"]
+    assert precision["box"]["AP"] == pytest.approx(0.4)
+    assert precision["mask"]["APl"] == pytest.approx(1)  # by the area that the file states
+    annotation["area"] = "large"
+    assert "annotation 1 has a bbox or area" in refused(
+        imptool, "--predictions", results, "--dataset", write("t.json", coco(annotations=[annotation]))
+    )
+
+
+def test_boxes_without_masks_have_box_ap_alone(maps: Path, imptool: Imptool) -> None:
+    truth = write("truth.json", coco())
+    results = write("results.json", [{"image_id": 7, "category_id": 3, "score": 1, "bbox": [2, 2, 10, 10]}])
+    result = imptool("eval", "--predictions", results, "--dataset", truth, "--out", "out")
+    assert result.exit_code == 0
+    assert "1 of 1 results have no mask: box AP alone" in result.stdout
+    assert json.loads(Path("out/metrics.json").read_text())["average_precision"].keys() == {"box"}
+
+
+def test_options_about_label_maps_are_refused_for_detections(maps: Path, imptool: Imptool) -> None:
+    files = ("--predictions", write("results.json", []), "--dataset", write("truth.json", coco()))
+    for option in (("--bands", "1"), ("--boundary-f", "3"), ("--remap", "1=2"), ("--baseline", "prior"), ("--resize",)):
+        assert "are about label maps" in refused(imptool, *files, *option)
+    assert "has no splits" in refused(imptool, *files, "--split", "val")
 
 
 def test_no_results_are_an_ap_of_0(maps: Path, imptool: Imptool) -> None:
@@ -409,4 +475,4 @@ def test_report_is_one_page_that_opens_from_disk(maps: Path, imptool: Imptool, b
     assert {"Figures", "Classes", "Near the boundary", "Confusion", "The worst photographs", "Definitions"} <= set(
         found["headings"]
     )
-    assert "95 %" in found["headline"]
+    assert "pixel accuracy86.4" in found["headline"]

@@ -21,7 +21,8 @@ from imptool.data.images import read_image, read_label_map
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.evaluation.counts import Cells, Spool
 from imptool.evaluation.figures import Measured
-from imptool.evaluation.sheets import classes_sheet
+from imptool.evaluation.record import Evaluation
+from imptool.evaluation.sheets import classes_sheet, precision_shares
 from imptool.metrics.average_precision import average_precision
 from imptool.report.tables import terminal_table
 
@@ -113,7 +114,7 @@ def test_weights_are_measured_wherever_they_lie(here: Path, imptool: Imptool) ->
     assert imptool("eval", run, "--out", "of-the-run").exit_code == 0
     shutil.copy(run / "weights.safetensors", "theirs.safetensors")
     assert imptool("eval", "--weights", "theirs.safetensors").exit_code == 0
-    assert metrics(Path("evaluations/theirs-val"))["semantic"] == metrics(Path("of-the-run"))["semantic"]
+    assert metrics(Path("evaluations/drawn-val/theirs"))["semantic"] == metrics(Path("of-the-run"))["semantic"]
     for wrong in ("none.safetensors", "tiny.yaml"):
         refused = imptool("eval", "--weights", wrong)
         assert refused.exit_code == 2
@@ -128,7 +129,8 @@ def test_what_predict_wrote_scores_as_the_run_does(here: Path, imptool: Imptool)
     run, files = metrics(Path("run-itself")), metrics(Path("from-files"))
     assert files["semantic"]["written"] == run["semantic"]["panoptic-fpn-imp"]
     assert files["average_precision"] == run["average_precision"]
-    assert files["dataset"]["hash"] == run["dataset"]["hash"]
+    for key in ("labels_hash", "instances_hash"):
+        assert files["dataset"][key] == run["dataset"][key] != ""
 
 
 def test_prior_stands_beside_the_model(here: Path, imptool: Imptool) -> None:
@@ -181,8 +183,9 @@ def test_classes_without_any_figure_are_counted_and_not_listed() -> None:
         [],
         iou_type="bbox",
     )
+    result = Evaluation("drawn", "drawn", "val", labels, {}, "model", ["a.jpg"], precision={"box": shoes})
     console = Console(width=100, file=io.StringIO())
-    console.print(terminal_table(classes_sheet("title", labels, {"model": measured}, {"box": shoes})))
+    console.print(terminal_table(classes_sheet("title", labels, {"model": measured}, precision_shares(result))))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "coat" in text
     assert "shoe" in text

@@ -116,6 +116,18 @@ def read_results(path: Path, document: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def read_truth(path: Path) -> Row:
+    """Read a COCO file to hold results against, with its own boxes and areas where it has them; raises as `read_coco`."""
+    document = read_coco(path)
+    for row in document["annotations"]:
+        for key in ("bbox", "area"):
+            if row.get(key) is None:
+                row.pop(key, None)
+        if not (_is_box(row.get("bbox", [0, 0, 0, 0])) and _is_finite(row.get("area", 0))):
+            raise InputError(f"{path}: annotation {row['id']} has a bbox or area that is no number; correct or remove it")
+    return document
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds; InputError when it cannot be read."""
     try:
@@ -274,11 +286,14 @@ def _check_result(row: Any, sizes: Mapping[int, tuple[int, int]], category_ids: 
         raise ValueError(f"has the score {row['score']!r}: write a finite number")
     if "bbox" not in row and "segmentation" not in row:
         raise ValueError("has neither bbox nor segmentation")
-    box = row.get("bbox", [0, 0, 0, 0])
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)) or min(box[2:]) < 0:
-        raise ValueError(f"has the bbox {box!r}: write x, y, width, height")
+    if not _is_box(row.get("bbox", [0, 0, 0, 0])):
+        raise ValueError(f"has the bbox {row['bbox']!r}: write x, y, width, height")
     if "segmentation" in row:
         parse_segmentation(row["segmentation"], sizes[row["image_id"]])
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_finite, value)) and min(value[2:]) >= 0
 
 
 def _is_finite(value: Any) -> bool:

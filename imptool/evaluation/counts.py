@@ -114,18 +114,25 @@ class Spool(AbstractContextManager["Spool"]):
 
 
 def renumbered(records: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
-    """Records in the order of their photographs, of which number n becomes the rank of n in `numbers`."""
-    rank = np.zeros(max(numbers, default=0) + 1, np.uint32)
-    rank[list(numbers)] = np.arange(len(numbers))
-    images = rank[records["image"]]
-    if (np.diff(images.astype(np.int64)) < 0).any():
-        order = np.argsort(images, kind="stable")
-        records, images = records[order], images[order]
-    if np.array_equal(images, records["image"]):
+    """Records of photographs of which number n becomes the rank of n in `numbers`, sorted: some could not be used."""
+    if list(numbers) == list(range(len(numbers))):
         return records
+    rank = np.zeros(max(numbers) + 1, np.uint32)
+    rank[list(numbers)] = np.arange(len(numbers))
     changed = np.array(records)
-    changed["image"] = images
+    changed["image"] = rank[records["image"]]
     return changed
+
+
+def blocks_of_images(records: np.ndarray, most: int = 2**20) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Records in parts of whole photographs, some `most` records each: (first photograph, the one behind the last, records)."""
+    start = 0
+    while start < len(records):
+        end = min(start + most, len(records))
+        if end < len(records):
+            end = int(np.searchsorted(records["image"], records["image"][end - 1], side="right"))
+        yield int(records["image"][start]), int(records["image"][end - 1]) + 1, records[start:end]
+        start = end
 
 
 def dense_confusions(records: np.ndarray, cells: Cells, *, images: int) -> Iterator[np.ndarray]:

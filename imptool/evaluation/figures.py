@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from imptool.data.label_set import LabelSet
-from imptool.evaluation.counts import Cells, dense_confusions
+from imptool.evaluation.counts import Cells, blocks_of_images, dense_confusions
 from imptool.metrics import average_precision, bootstrap, boundary, confusion, contours
 
 DEFINITIONS = {
@@ -24,6 +24,7 @@ DEFINITIONS = {
 """One sentence for every figure."""
 
 Interval = tuple[float, float]
+_CELLS = 2**22  # of resampled splits at a time
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Measured:
     @cached_property
     def of_images(self) -> dict[str, np.ndarray]:
         """The figures of every photograph by itself, without distances and contours: each [N] float32."""
-        blocks = [_figures(matrices, self.labels) for matrices in self.confusions()]
+        blocks = [_figures(matrices, self.labels, held=matrices) for matrices in self.confusions()]
         return {
             key: np.concatenate([block[key] for block in blocks]).astype(np.float32) for key in (blocks[0] if blocks else ())
         }
@@ -74,54 +75,94 @@ class Measured:
     @cached_property
     def replicates(self) -> dict[str, np.ndarray]:
         """The figures of the resampled splits, each [replicates]; of equal photographs they are drawn alike."""
-        blocks = []
-        sums = bootstrap.Resampler(
-            self.records["image"],
-            self.records["cell"],
-            self.records["count"],
-            images=len(self.images),
-            num_cells=self.cells.size,
-        )
-        for weights in bootstrap.weight_blocks(len(self.images)):
-            blocks.append(figures_of(sums(weights), self.cells, self.labels))
+        weights = bootstrap.draw_weights(len(self.images))
+        step = max(_CELLS // self.cells.size, 1)
+        blocks = [
+            figures_of(self._resampled(weights[start : start + step]), self.cells, self.labels, held=self.counts)
+            for start in range(0, len(weights), step)
+        ]
         return {key: np.concatenate([block[key] for block in blocks]) for key in self.figures}
+
+    def _resampled(self, weights: np.ndarray) -> np.ndarray:
+        """The counts of resampled splits [b, size], of weights [b, N]; some photographs at a time."""
+        sums = np.zeros((len(weights), self.cells.size), np.int64)
+        for first, last, records in blocks_of_images(self.records):
+            image, cell, count = records["image"] - np.uint32(first), records["cell"], records["count"]
+            part = bootstrap.Resampler(image, cell, count, images=last - first, num_cells=self.cells.size)
+            sums += part(weights[:, first:last])
+        return sums
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        return intervals_of(self.replicates, images=len(self.images))
+        """The 95 % interval of every figure; nan for those that rest on few photographs."""
+        return intervals_of(self.replicates, {key: self._photographs(key) for key in self.replicates})
+
+    @cached_property
+    def _shown(self) -> dict[int, int]:
+        """In how many photographs each class is, in target or prediction, by its id."""
+        counts = np.zeros(self.cells.num_classes, np.int64)
+        for matrices in self.confusions():
+            counts += ((matrices.sum(-1) > 0) | (matrices.sum(-2) > 0)).sum(0)
+        return dict(zip(self.labels.ids, counts.tolist(), strict=True))
+
+    def _photographs(self, key: str) -> int:
+        """How many photographs a figure rests on."""
+        _, of_class, rest = f"/{key}".rpartition("/class/")
+        if of_class:
+            return self._shown[int(rest.partition("/")[0])]
+        _, of_group, rest = f"/{key}".rpartition("/group/")
+        if of_group:
+            channels = groups_of(self.labels)[rest.rpartition("/")[0]]
+            return max(self._shown[self.labels.ids[channel]] for channel in channels)
+        return len(self.images)
 
 
-def intervals_of(replicates: Mapping[str, np.ndarray], *, images: int) -> dict[str, Interval]:
-    """The 95 % interval of every figure, from its values [replicates]; nan where there are not two images to draw from."""
-    if images < 2 or not replicates:
-        return dict.fromkeys(replicates, (math.nan, math.nan))
-    low, high = bootstrap.interval(np.stack(list(replicates.values()), axis=1))
-    return dict(zip(replicates, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+def intervals_of(replicates: Mapping[str, np.ndarray], photographs: Mapping[str, int]) -> dict[str, Interval]:
+    """The 95 % interval of figures from their values [replicates]; nan for those that rest on few photographs."""
+    if not replicates:
+        return {}
+    bounds = bootstrap.interval(np.stack(list(replicates.values()), axis=1))
+    few = [photographs[key] < bootstrap.ENOUGH for key in replicates]
+    low, high = (np.where(few, math.nan, bound).tolist() for bound in bounds)
+    return dict(zip(replicates, zip(low, high, strict=True), strict=True))
 
 
-def figures_of(counts: np.ndarray, cells: Cells, labels: LabelSet) -> dict[str, np.ndarray]:
+def figures_of(counts: np.ndarray, cells: Cells, labels: LabelSet, *, held: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Every figure of counts [..., size], each [...]: shares 0..1, nan where there is nothing to divide by.
 
+    Args:
+        held: counts [size] of the split that the counts were drawn from: a class that was not drawn takes part in means
+            with its figure there, so that all means are over the same classes.
     Returns:
         The keys of `summarize`; "group/<name>/miou" and "/macc"; "class/<id>/iou" and "/accuracy". The same behind
         "band/<width>/" and "ring/<start>/". Where they were counted, "boundary_f" and "boundary_iou", means over the
         foreground classes, and "class/<id>/boundary_f" and "/boundary_iou".
     """
-    rings = cells.rings(counts)
-    figures = _figures(rings.sum(-3), labels)
-    for kind, starts, matrices in (
-        ("band", cells.bands, boundary.bands_of_rings(rings)),
-        ("ring", (0.0, *cells.bands), rings),
+    held = counts if held is None else held
+    rings, held_rings = cells.rings(counts), cells.rings(held)
+    figures = _figures(rings.sum(-3), labels, held=held_rings.sum(-3))
+    for kind, starts, matrices, held_matrices in (
+        ("band", cells.bands, boundary.bands_of_rings(rings), boundary.bands_of_rings(held_rings)),
+        ("ring", (0.0, *cells.bands), rings, held_rings),
     ):
         if cells.bands:
-            of_all = _figures(matrices, labels)
+            of_all = _figures(matrices, labels, held=held_matrices)
             for place, start in enumerate(starts):
-                figures |= {f"{kind}/{start:g}/{key}": value[..., place] for key, value in of_all.items()}
-    if cells.boundary_f:
-        figures |= _by_class("boundary_f", contours.boundary_f(cells.boundary_f_counts(counts)), labels)
-    if cells.boundary_iou:
-        figures |= _by_class("boundary_iou", contours.boundary_iou(cells.boundary_iou_counts(counts)), labels)
+                figures |= {distance_key(kind, start, key): value[..., place] for key, value in of_all.items()}
+    for key, measure, part in (
+        ("boundary_f", contours.boundary_f, cells.boundary_f_counts),
+        ("boundary_iou", contours.boundary_iou, cells.boundary_iou_counts),
+    ):
+        if getattr(cells, key):
+            values = confusion.or_held(measure(part(counts)), measure(part(held)))
+            figures[key] = confusion.mean_of_present(values[..., labels.foreground])
+            figures |= {f"class/{class_id}/{key}": values[..., channel] for channel, class_id in enumerate(labels.ids)}
     return figures
+
+
+def distance_key(kind: str, width: float, key: str) -> str:
+    """The name of a figure within a band of a width, or in the ring that begins there."""
+    return f"{kind}/{width!r}/{key}"
 
 
 def groups_of(labels: LabelSet) -> dict[str, list[int]]:
@@ -133,19 +174,14 @@ def groups_of(labels: LabelSet) -> dict[str, list[int]]:
     return groups
 
 
-def _figures(matrices: np.ndarray, labels: LabelSet) -> dict[str, np.ndarray]:
+def _figures(matrices: np.ndarray, labels: LabelSet, *, held: np.ndarray) -> dict[str, np.ndarray]:
     """The figures of confusion matrices [..., C, C], each [...]."""
-    figures = confusion.summarize(matrices, foreground=labels.foreground, things=labels.things)
-    iou, accuracy = confusion.class_iou(matrices), confusion.class_accuracy(matrices)
+    figures = confusion.summarize(matrices, foreground=labels.foreground, things=labels.things, held=held)
+    iou = confusion.or_held(confusion.class_iou(matrices), confusion.class_iou(held))
+    accuracy = confusion.or_held(confusion.class_accuracy(matrices), confusion.class_accuracy(held))
     for name, channels in groups_of(labels).items():
         figures[f"group/{name}/miou"] = confusion.mean_of_present(iou[..., channels])
         figures[f"group/{name}/macc"] = confusion.mean_of_present(accuracy[..., channels])
     for channel, class_id in enumerate(labels.ids):
         figures[f"class/{class_id}/iou"], figures[f"class/{class_id}/accuracy"] = iou[..., channel], accuracy[..., channel]
     return figures
-
-
-def _by_class(key: str, values: np.ndarray, labels: LabelSet) -> dict[str, np.ndarray]:
-    """A figure of every class [..., C], and its mean over the foreground."""
-    of_classes = {f"class/{class_id}/{key}": values[..., channel] for channel, class_id in enumerate(labels.ids)}
-    return {key: confusion.mean_of_present(values[..., labels.foreground]), **of_classes}

@@ -21,6 +21,9 @@ from imptool.files import InputError, nearest, read_yaml
 RESULTS, IMAGES, LABELS = "predictions.json", "images.json", "labels"  # of `imptool predict`
 
 
+_ASKED = 100  # items: whether a file is another one is asked of the disk
+
+
 @dataclass(frozen=True)
 class Parsed:
     """What is predicted for one photograph.
@@ -41,6 +44,8 @@ class Predictions(Protocol):
     def load(self, item: Item, target: np.ndarray) -> Any: ...
 
     def parse(self, loaded: Any) -> Parsed: ...
+
+    def notes(self, items: Sequence[Item]) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,21 @@ class PredictedMaps:
     def parse(self, loaded: Parsed) -> Parsed:
         """There is nothing left to do: a run's predictions are made here."""
         return loaded
+
+    def notes(self, items: Sequence[Item]) -> list[str]:
+        """What a person should look at."""
+        notes = []
+        if any(path.resolve() == item.label.resolve() for item in items[:_ASKED] if (path := self.paths.get(item.stem))):
+            notes.append(f"{self.folder} holds the targets themselves: what is measured is how well they predict themselves")
+        if self.additional:
+            names = ", ".join(self.additional[:3])
+            notes.append(
+                f"{len(self.additional):,} PNGs in {self.folder} belong to no photograph of the split, such as {names}"
+            )
+        if self.missing and self.background is not None:
+            names = ", ".join(sorted(self.missing)[:3])
+            notes.append(f"{len(self.missing):,} photographs without prediction are scored as background, such as {names}")
+        return notes
 
 
 def find_maps(
@@ -153,22 +173,35 @@ def read_predicted(path: Path, target: np.ndarray, labels: LabelSet, table: np.n
     return channels
 
 
-def parse_remap(text: str, labels: LabelSet) -> dict[int, int]:
-    """What --remap says: `7=1,8=0`, or a YAML that maps ids (of its own, or under the key `remap`)."""
-    if Path(text).suffix in (".yaml", ".yml"):
-        pairs = read_yaml(Path(text))
-        pairs = pairs.get("remap", pairs)
-    else:
-        parts = [part.partition("=") for part in text.split(",")]
-        pairs = {source.strip(): target.strip() for source, _, target in parts}
-    try:
-        if not isinstance(pairs, dict):
-            raise ValueError("it holds no ids")
-        remap = {int(source): int(target) for source, target in pairs.items()}
-    except (ValueError, TypeError) as error:
-        raise InputError(f"--remap {text}: write ids such as 7=1,8=0, or the path of a YAML with lines such as 7: 1") from error
-    # A dataset's own remap drops ids to its ignore id: no prediction is ignored, so these stay unknown.
-    return {source: target for source, target in remap.items() if target != labels.ignore}
+def parse_remap(texts: Sequence[str], labels: LabelSet) -> dict[int, int]:
+    """What --remap says, each `7=1,8=0` or a YAML that maps ids (of its own, or under the key `remap`).
+
+    Raises:
+        InputError: it is none of these, or says two things of one id.
+    """
+    remap: dict[int, int] = {}
+    for text in texts:
+        for source, target in _remap_pairs(text):
+            try:
+                pair = int(source), int(target)
+            except (ValueError, TypeError) as error:
+                raise InputError(
+                    f"--remap {text}: write ids such as 7=1,8=0, or the path of a YAML with lines such as 7: 1"
+                ) from error
+            # A dataset's own remap drops ids to its ignore id: no prediction is ignored, so these stay unknown.
+            if pair[1] == labels.ignore:
+                continue
+            if remap.setdefault(*pair) != pair[1]:
+                raise InputError(f"--remap {text}: {pair[0]} cannot be both {remap[pair[0]]} and {pair[1]}")
+    return remap
+
+
+def _remap_pairs(text: str) -> list[tuple[Any, Any]]:
+    if Path(text).suffix not in (".yaml", ".yml"):
+        return [(source, target) for source, _, target in (part.partition("=") for part in text.split(","))]
+    pairs = read_yaml(Path(text))
+    pairs = pairs.get("remap", pairs)
+    return list(pairs.items()) if isinstance(pairs, dict) else [(None, None)]
 
 
 def _check_remap(remap: Mapping[int, int], labels: LabelSet, dataset: Dataset) -> None:
@@ -189,32 +222,36 @@ def predicted_results(path: Path, document: Mapping[str, Any]) -> list[dict[str,
     Raises:
         InputError: as `read_results`; or no image of that name is in the document.
     """
-    if not (path.parent / IMAGES).is_file():
+    if path.name != RESULTS or not (path.parent / IMAGES).is_file():
         return read_results(path, document)
     own = read_coco(path.parent / IMAGES)
     results = read_results(path, own | {"categories": document["categories"]})
-    names = {image["id"]: image["file_name"] for image in own["images"]}
-    wanted = _by_ending(document["images"], set(names.values()))
-    found = {image_id: wanted[name] for image_id, name in names.items() if name in wanted}
+    wanted = _by_ending(document["images"], {image["file_name"] for image in own["images"]})
+    found = {}
+    for image in own["images"]:
+        same = wanted.get(image["file_name"])
+        if same is not None and (same["height"], same["width"]) != (image["height"], image["width"]):
+            sizes = f"{image['height']}x{image['width']}, its target {same['height']}x{same['width']}"
+            raise InputError(f"{path}: {image['file_name']} was {sizes} (height x width): predict at that size")
+        if same is not None:
+            found[image["id"]] = same["id"]
     if not found:
-        raise InputError(
-            f"{path}: none of its {len(names)} photographs is one of the split, such as {document['images'][0]['file_name']}"
-        )
+        raise InputError(f"{path}: none of its {len(own['images'])} photographs is one of the split")
     return [{**row, "image_id": found[row["image_id"]]} for row in results if row["image_id"] in found]
 
 
-def _by_ending(images: Sequence[Mapping[str, Any]], names: set[str]) -> dict[str, int]:
-    """{name: image id}: `predict` names photographs by their path under its folder, the document by that under the root.
+def _by_ending(images: Sequence[Mapping[str, Any]], names: set[str]) -> dict[str, Mapping[str, Any]]:
+    """{name: image}: `predict` names photographs by their path under its folder, the document by that under the root.
 
     A name that could be of two images is of none: which of them would be a guess.
     """
-    found: dict[str, list[int]] = {}
+    found: dict[str, list[Mapping[str, Any]]] = {}
     for image in images:
         parts = image["file_name"].split("/")
         name = next((ending for start in range(len(parts)) if (ending := "/".join(parts[start:])) in names), None)
         if name is not None:
-            found.setdefault(name, []).append(image["id"])
-    return {name: ids[0] for name, ids in found.items() if len(ids) == 1}
+            found.setdefault(name, []).append(image)
+    return {name: same[0] for name, same in found.items() if len(same) == 1}
 
 
 def results_file(path: Path) -> Path | None:

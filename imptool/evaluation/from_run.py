@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ class RunPredictions:
     def load(self, item: Item, target: np.ndarray) -> np.ndarray:
         """The photograph [H, W, 3]; InputError when it cannot be read."""
         return read_image(item.image, max_pixels=self.dataset.max_pixels)
+
+    def notes(self, items: Sequence[Item]) -> list[str]:
+        return []
 
     def parse(self, image: np.ndarray) -> Parsed:
         trained = self.trained

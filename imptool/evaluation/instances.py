@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +14,8 @@ import numpy as np
 from imptool.metrics.average_precision import AveragePrecision, average_precision
 
 KINDS = {"box": "bbox", "mask": "segm"}
-_READ = ("image_id", "category_id", "segmentation", "iscrowd")  # boxes and areas are those of the masks, as in training
+OF_MASKS = ("image_id", "category_id", "segmentation", "iscrowd")  # boxes and areas are those of the masks, as in training
+OWN_BOXES = (*OF_MASKS, "bbox", "area")
 
 
 @dataclass
@@ -21,11 +24,13 @@ class InstanceTally:
 
     Attributes:
         things: the category ids that count.
+        read: what is read of its annotations.
         seen: ids of the images that have been gone through.
     """
 
     document: Mapping[str, Any]
     things: frozenset[int]
+    read: tuple[str, ...] = OF_MASKS
     results: list[dict[str, Any]] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
 
@@ -44,31 +49,46 @@ class InstanceTally:
         """Add results that name their image; of images that are not gone through they leave no trace."""
         self.results += [dict(row) for row in results]
 
-    def precision(self, images: Sequence[str]) -> dict[str, AveragePrecision]:
-        """AP by kind over the photographs that were added; results without masks have box AP alone.
-
-        Args:
-            images: the names of all photographs, in the order by which the matches shall number them.
-        """
-        names = {image["id"]: image["file_name"] for image in self.document["images"]}
+    def ground_truth(self, images: Sequence[str]) -> dict[str, Any]:
+        """What results are held against, of the photographs that were gone through, in the order of their names."""
         rank = {name: number for number, name in enumerate(images)}
-        chosen = sorted(
-            (image for image in self.document["images"] if image["id"] in self.seen), key=lambda image: rank[names[image["id"]]]
-        )
-        ground_truth = {
-            "images": chosen,
+        chosen = [image for image in self.document["images"] if image["id"] in self.seen]
+        return {
+            "images": sorted(chosen, key=lambda image: (rank[image["file_name"]], image["id"])),
             "categories": [category for category in self.document["categories"] if category["id"] in self.things],
             "annotations": [
-                {key: row[key] for key in _READ if key in row}
+                {key: row[key] for key in self.read if key in row}
                 for row in self.document["annotations"]
                 if row["image_id"] in self.seen and row["category_id"] in self.things
             ],
         }
+
+    def precision(self, images: Sequence[str]) -> tuple[dict[str, AveragePrecision], str, list[str]]:
+        """AP by kind over the photographs that were added, the hash of its ground truth, and notes.
+
+        Args:
+            images: the names of all photographs, in the order by which the matches shall number them.
+        """
+        rank = {name: number for number, name in enumerate(images)}
+        ground_truth = self.ground_truth(images)
         results = [row for row in self.results if row["category_id"] in self.things and row["image_id"] in self.seen]
-        places = np.array([rank[names[image["id"]]] for image in chosen], np.int64)
+        places = np.array([rank[image["file_name"]] for image in ground_truth["images"]], np.int64)
+        boxes_alone = sum("segmentation" not in row for row in results)
         found = {}
         for kind, iou_type in KINDS.items():
-            if iou_type == "bbox" or all("segmentation" in row for row in results):
+            if kind == "box" or not boxes_alone:
                 precision = average_precision(ground_truth, results, iou_type=iou_type)
                 found[kind] = replace(precision, matches=precision.matches.renumbered(places, len(images)))
-        return found
+        notes = [f"{boxes_alone:,} of {len(results):,} results have no mask: box AP alone"] if boxes_alone else []
+        return found, hash_of_instances(ground_truth), notes
+
+
+def hash_of_instances(ground_truth: Mapping[str, Any]) -> str:
+    """Tells a ground truth from others, whatever its images and annotations are numbered by."""
+    names = {image["id"]: image["file_name"] for image in ground_truth["images"]}
+    sizes = sorted((image["file_name"], image["height"], image["width"]) for image in ground_truth["images"])
+    rows = sorted(
+        json.dumps([names[row["image_id"]], {**row, "image_id": 0}], sort_keys=True) for row in ground_truth["annotations"]
+    )
+    categories = sorted((category["id"], category["name"]) for category in ground_truth["categories"])
+    return hashlib.sha256(json.dumps([sizes, categories, rows]).encode()).hexdigest()[:16]

@@ -20,14 +20,15 @@ from imptool.data.export import file_name, label_hash
 from imptool.data.layouts import Item
 from imptool.evaluation.counts import Cells, Spool, renumbered
 from imptool.evaluation.figures import Measured
-from imptool.evaluation.from_files import Parsed, PredictedMaps, Predictions
+from imptool.evaluation.from_files import Parsed, Predictions
 from imptool.evaluation.instances import InstanceTally
 from imptool.evaluation.record import Evaluation
 from imptool.files import InputError, read_ahead
 from imptool.metrics.prior import GRID, count_positions, predict_prior
-from imptool.report.progress import track
+from imptool.report.progress import say, track
 
 PRIOR = "prior"
+_MANY = 5000  # detections: a second
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def measure(
     Raises:
         InputError: the split is missing, empty or wholly unusable.
     """
-    items, labels = dataset.split(split), dataset.labels
+    # By name, whatever the order of the split: photographs are numbered alike in every evaluation of them.
+    items = sorted(dataset.split(split), key=partial(file_name, dataset))
+    labels = dataset.labels
     failed: list[str] = []
     prior = _count_prior(dataset, prior_from, failed, workers=workers, console=console) if prior_from else None
     read = partial(_read, source, main, dataset, items, cells, prior)
@@ -80,16 +83,17 @@ def measure(
                 failed.append(problem)
                 continue
             digests[number] = found.digest
+            counts = found.counts
             if source is not None:
                 parsed = source.parse(found.loaded)
-                if main not in found.counts and parsed.channels is not None:
-                    found.counts[main] = cells.count(parsed.channels, found.target, ignore=labels.ignore_channel)
+                if main not in counts and parsed.channels is not None:
+                    counts = {main: cells.count(parsed.channels, found.target, ignore=labels.ignore_channel), **counts}
                 if instances is not None:
                     instances.add(file_name(dataset, items[number]), parsed.results)
                 if parsed.canvas is not None:
                     canvases.append(parsed.canvas)
-            for predictor, counts in found.counts.items():
-                spools[predictor].add(number, counts)
+            for predictor, vector in counts.items():
+                spools[predictor].add(number, vector)
         records = {name: spool.records() for name, spool in spools.items() if spool.used}
 
     failed = sorted({problem for part in distributed.gather(failed) for problem in part})
@@ -99,23 +103,38 @@ def measure(
         raise InputError(
             f"{dataset.source}: none of the {len(items)} photographs of split {split} can be used; the first: {failed[0]}"
         )
-    numbers = sorted(digests, key=lambda number: file_name(dataset, items[number]))  # whatever the order of the split
-    images = [file_name(dataset, items[number]) for number in numbers]
-    return Evaluation(
-        dataset.name,
-        split,
-        labels,
-        _dataset_hash(dataset, dict(zip(images, (digests[number] for number in numbers), strict=True))),
-        about,
-        main,
-        images,
-        {name: Measured(labels, cells, images, renumbered(each, numbers)) for name, each in _joined(records).items()},
-        _joined_instances(instances).precision(images) if instances is not None else {},
-        float(np.mean(canvases)) if canvases else math.nan,
-        dataset.generator.model_dump() if dataset.generator else None,
-        failed,
-        _notes(source, items) if isinstance(source, PredictedMaps) else [],
+    images = [file_name(dataset, items[number]) for number in sorted(digests)]
+    measured = {
+        name: Measured(labels, cells, images, renumbered(each, sorted(digests))) for name, each in _joined(records).items()
+    }
+    result = Evaluation(
+        dataset=dataset.name,
+        source=str(dataset.source),
+        split=split,
+        labels=labels,
+        about=about,
+        main=main,
+        images=images,
+        labels_hash=_hash_of_labels(
+            dataset, {name: digests[number] for name, number in zip(images, sorted(digests), strict=True)}
+        ),
+        measured=dict(sorted(measured.items(), key=lambda pair: pair[0] != main)),
+        canvas_nonempty=float(np.mean(canvases)) if canvases else math.nan,
+        generator=dataset.generator.model_dump() if dataset.generator else None,
+        failed=failed,
+        notes=source.notes(items) if source is not None else [],
     )
+    if instances is not None:
+        add_precision(result, _joined_instances(instances), console)
+    return result
+
+
+def add_precision(result: Evaluation, instances: InstanceTally, console: Console) -> None:
+    """Measure box and mask AP; of many results it takes minutes, all of them pycocotools' own."""
+    if len(instances.results) > _MANY:
+        say(console, f"box and mask AP of {len(instances.results):,} detections ...")
+    result.precision, result.instances_hash, notes = instances.precision(result.images)
+    result.notes += notes
 
 
 def _read(
@@ -139,30 +158,16 @@ def _read(
 
 
 def _joined(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The records of all processes, by predictor."""
+    """The records of all processes, by predictor, in the order of the photographs."""
     parts = distributed.gather(records)
     if len(parts) == 1:
-        return parts[0]  # mapped from a file: not to be copied
+        return parts[0]  # in order, and mapped from a file: not to be copied
     names = dict.fromkeys(name for part in parts for name in part)
-    return {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
+    joined = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
+    return {name: each[np.argsort(each["image"], kind="stable")] for name, each in joined.items()}
 
 
-def _notes(source: PredictedMaps, items: Sequence[Item]) -> list[str]:
-    notes = []
-    if any(path.resolve() == item.label.resolve() for item in items if (path := source.paths.get(item.stem))):
-        notes.append(f"{source.folder} holds the targets themselves: what is measured is how well they predict themselves")
-    if source.additional:
-        names = ", ".join(source.additional[:3])
-        notes.append(
-            f"{len(source.additional):,} PNGs in {source.folder} belong to no photograph of the split, such as {names}"
-        )
-    if source.missing and source.background is not None:
-        names = ", ".join(sorted(source.missing)[:3])
-        notes.append(f"{len(source.missing):,} photographs without prediction are scored as background, such as {names}")
-    return notes
-
-
-def _dataset_hash(dataset: Dataset, digests: Mapping[str, str]) -> str:
+def _hash_of_labels(dataset: Dataset, digests: Mapping[str, str]) -> str:
     """Tells classes, remap, and the labels of these photographs from any others."""
     told = [dataset.labels.to_plain(), sorted(dataset.remap.items()), sorted(digests.items())]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,7 +6,10 @@ import csv
 import json
 import math
 import platform
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -20,16 +23,22 @@ from imptool import __version__
 from imptool.data.coco import read_json
 from imptool.data.label_set import LabelSet
 from imptool.evaluation.counts import RECORD, Cells
-from imptool.evaluation.figures import DEFINITIONS, Interval, Measured, groups_of, intervals_of
+from imptool.evaluation.figures import DEFINITIONS, Interval, Measured, distance_key, groups_of, intervals_of
 from imptool.files import InputError, whole_file, write_json
 from imptool.metrics import bootstrap
+from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
 from imptool.metrics.average_precision import AveragePrecision, Matches, resampled_average_precision
-from imptool.metrics.confusion import SUMMARY
+from imptool.metrics.confusion import SUMMARY, mean_of_present, or_held
 from imptool.metrics.conventions import DEFINITIONS as CONVENTIONS
 from imptool.metrics.conventions import conventions
 
 SCHEMA = 2  # of metrics.json
 METRICS, PER_IMAGE, COUNTS = "metrics.json", "per_image.csv", "per_image.npz"
+RESAMPLED = ("AP", "AP50")  # which have intervals
+_DAMAGE = (  # what reading a file raises that was cut, edited or swapped
+    *(AttributeError, KeyError, TypeError, ValueError, IndexError, OSError, EOFError, ValidationError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _PACKAGES = ("torch", "torchvision", "numpy", "numba", "pycocotools")
 
 
@@ -38,24 +47,27 @@ class Evaluation:
     """Everything that is known after going through a split.
 
     Attributes:
-        dataset: the dataset's name. `dataset_hash` tells its classes, photographs and labels from any others.
+        dataset: the dataset's name; `source` is where its description lies.
+        labels_hash: tells classes, photographs and label maps from any others; "" where no label map was read.
+        instances_hash: the same of the instances that AP is measured against; "" where it is not.
         about: what was measured: model, weights and recipe, or the path of the predictions.
-        main: the predictor that is meant, "" where there is none but the prior.
+        main: the predictor that is meant; the others stand beside it.
         images: the names of the photographs, sorted.
         measured: by predictor; the main one first.
         precision: "box", "mask" -> average precision of the main one.
-        instances: by class id, how many the target has; {} where they are not known.
         canvas_nonempty: share of photographs with anything on the canvas.
         failed: what could not be used, and why. `notes`: what a person should look at.
     """
 
     dataset: str
+    source: str
     split: str
     labels: LabelSet
-    dataset_hash: str
     about: dict[str, Any]
     main: str
     images: list[str]
+    labels_hash: str = ""
+    instances_hash: str = ""
     measured: dict[str, Measured] = field(default_factory=dict)
     precision: dict[str, AveragePrecision] = field(default_factory=dict)
     canvas_nonempty: float = math.nan
@@ -70,23 +82,45 @@ class Evaluation:
 
     @cached_property
     def precision_replicates(self) -> dict[str, np.ndarray]:
-        """AP of the resampled splits, each [replicates]: "box/AP", "mask/AP50"."""
-        found: dict[str, list[np.ndarray]] = {}
-        for weights in bootstrap.weight_blocks(len(self.images)) if self.precision else ():
-            for kind, precision in self.precision.items():
-                for key, values in resampled_average_precision(precision.matches, weights).items():
-                    found.setdefault(f"{kind}/{key}", []).append(values)
-        return {key: np.concatenate(blocks) for key, blocks in found.items()}
+        """AP of the resampled splits, each [replicates]: "box/AP", "mask/AP50", "mask/class/3/AP"."""
+        found: dict[str, np.ndarray] = {}
+        weights = bootstrap.draw_weights(len(self.images)) if self.precision else np.empty((0, 0), np.int64)
+        for kind, precision in self.precision.items():
+            parts = [
+                resampled_average_precision(precision.matches, weights[start : start + 50])
+                for start in range(0, len(weights), 50)
+            ]
+            for key in parts[0]:
+                of_classes = np.concatenate([part[key] for part in parts])
+                held = np.array([figures[key] for figures in precision.per_class.values()])  # as in `figures_of`
+                of_classes = or_held(of_classes, held)
+                found[f"{kind}/{key}"] = mean_of_present(of_classes)
+                found |= {
+                    f"{kind}/class/{class_id}/{key}": of_classes[:, place] for place, class_id in enumerate(precision.per_class)
+                }
+        return found
 
     @cached_property
     def precision_intervals(self) -> dict[str, Interval]:
-        return intervals_of(self.precision_replicates, images=len(self.images))
+        """The 95 % intervals of AP and AP50, over all classes and of each; nan for those that rest on few photographs."""
+        photographs = {}
+        for key in self.precision_replicates:
+            kind, _, rest = key.partition("/class/")
+            images_with = self.precision[kind].matches.images_with if rest else {}
+            photographs[key] = images_with[int(rest.partition("/")[0])] if rest else len(self.images)
+        return intervals_of(self.precision_replicates, photographs)
 
     def conventions(self, predictor: str) -> dict[str, float]:
         """The mIOU of a predictor as other tools define it."""
-        measured = self.measured[predictor]
-        per_image = (matrix for block in measured.confusions() for matrix in block)
-        return conventions(measured.confusion, per_image, foreground=self.labels.foreground)
+        if predictor not in self._conventions:
+            measured = self.measured[predictor]
+            per_image = (matrix for block in measured.confusions() for matrix in block)
+            self._conventions[predictor] = conventions(measured.confusion, per_image, foreground=self.labels.foreground)
+        return self._conventions[predictor]
+
+    @cached_property
+    def _conventions(self) -> dict[str, dict[str, float]]:
+        return {}
 
 
 def write_record(result: Evaluation, folder: Path) -> list[Path]:
@@ -103,15 +137,17 @@ def to_plain(result: Evaluation) -> dict[str, Any]:
     """All figures with their definitions, as plain values; shares are 0..1, nan where there is nothing to divide by."""
     return {
         "schema": SCHEMA,
-        "versions": {"imptool": __version__, "python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "definitions": DEFINITIONS,
         "units": "IOU, accuracy, AP and AR are shares, 0..1; null: not a number. Confusion matrices count pixels at the "
         "photographs' resolution: rows are target classes, columns predicted classes, in the order of per_class. "
         "Intervals are [low, high].",
         "dataset": {
             "name": result.dataset,
+            "source": result.source,
             "split": result.split,
-            "hash": result.dataset_hash,
+            "labels_hash": result.labels_hash,
+            "instances_hash": result.instances_hash,
             "photographs": len(result.images),
             "left_out": result.failed,
             "notes": result.notes,
@@ -133,20 +169,23 @@ def _semantic(result: Evaluation, name: str) -> dict[str, Any]:
     plain["confusion"] = measured.confusion.tolist()
     plain["conventions"] = {key: {"miou": value, "means": CONVENTIONS[key]} for key, value in result.conventions(name).items()}
     plain["counted"] = {"bands": list(cells.bands), "boundary_f": cells.boundary_f, "boundary_iou": cells.boundary_iou}
-    for key in ("boundary_f", "boundary_iou"):
+    for key, counts in (
+        ("boundary_f", cells.boundary_f_counts(measured.counts)),
+        ("boundary_iou", cells.boundary_iou_counts(measured.counts)),
+    ):
         if key in measured.figures:
-            plain |= {key: measured.figures[key]}
+            plain |= {key: measured.figures[key], f"{key}_counts": counts.tolist()}
             plain["intervals"][key] = measured.intervals[key]
     if cells.bands:
         rings = cells.rings(measured.counts)
         sums = np.cumsum(rings[:-1], axis=0)
         plain["bands"] = [
-            {"width": width, **_level(measured, f"band/{width:g}/"), "confusion": matrix.tolist()}
+            {"width": width, **_level(measured, distance_key("band", width, "")), "confusion": matrix.tolist()}
             for width, matrix in zip(cells.bands, sums, strict=True)
         ]
         starts, ends = (0.0, *cells.bands), (*cells.bands, math.inf)
         plain["rings"] = [
-            {"from": start, "to": end, **_level(measured, f"ring/{start:g}/"), "confusion": matrix.tolist()}
+            {"from": start, "to": end, **_level(measured, distance_key("ring", start, "")), "confusion": matrix.tolist()}
             for start, end, matrix in zip(starts, ends, rings, strict=True)
         ]
     return plain
@@ -157,9 +196,11 @@ def _level(measured: Measured, prefix: str) -> dict[str, Any]:
     figures, intervals = measured.figures, measured.intervals
     plain: dict[str, Any] = {key: figures[prefix + key] for key in SUMMARY}
     plain["intervals"] = {key: intervals[prefix + key] for key in SUMMARY}
-    plain["groups"] = {
-        name: {key: figures[f"{prefix}group/{name}/{key}"] for key in ("miou", "macc")} for name in groups_of(measured.labels)
-    }
+    plain["groups"] = {}
+    for name in groups_of(measured.labels):
+        keys = {key: f"{prefix}group/{name}/{key}" for key in ("miou", "macc")}
+        plain["groups"][name] = {key: figures[full] for key, full in keys.items()}
+        plain["groups"][name]["intervals"] = {key: intervals[full] for key, full in keys.items()}
     rows = []
     for info in measured.labels.classes:
         start = f"{prefix}class/{info.id}/"
@@ -172,29 +213,24 @@ def _level(measured: Measured, prefix: str) -> dict[str, Any]:
 
 
 def _average_precision(result: Evaluation) -> dict[str, Any]:
-    return {
-        kind: {
-            **precision.overall,
-            "per_class": {str(class_id): figures for class_id, figures in precision.per_class.items()},
-            "intervals": {
-                key.removeprefix(f"{kind}/"): interval
-                for key, interval in result.precision_intervals.items()
-                if key.startswith(f"{kind}/")
-            },
-            "instances": precision.matches.instances,
-        }
-        for kind, precision in result.precision.items()
-    }
-
-
-def _versions() -> dict[str, str]:
-    """Of packages that take part; asked of their metadata, as importing torch takes seconds."""
     found = {}
+    for kind, precision in result.precision.items():
+        rows = {}
+        for class_id, figures in precision.per_class.items():
+            keys = {key: f"{kind}/class/{class_id}/{key}" for key in RESAMPLED}
+            intervals = {key: result.precision_intervals[full] for key, full in keys.items()}
+            rows[str(class_id)] = {**figures, "intervals": intervals}
+        intervals = {key: result.precision_intervals[f"{kind}/{key}"] for key in RESAMPLED}
+        found[kind] = {**precision.overall, "intervals": intervals, "per_class": rows, "instances": precision.matches.instances}
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of what takes part; asked of the packages' metadata, as importing torch takes seconds."""
+    found = {"imptool": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -216,14 +252,9 @@ def _write_per_image(result: Evaluation, path: Path) -> None:
         for name, measured in result.measured.items():
             columns = [*SUMMARY, *(f"class/{class_id}/iou" for class_id in result.labels.ids)]
             figures = np.stack([measured.of_images[key] for key in columns], axis=1)
-            for place in worst_first(figures[:, 0]):
+            for place in np.argsort(figures[:, 0], kind="stable").tolist():  # nan comes last
                 shown = ["" if math.isnan(value) else f"{value:.4f}" for value in figures[place].tolist()]
                 writer.writerow([name, result.images[place], *shown])
-
-
-def worst_first(figures: np.ndarray) -> list[int]:
-    """The places of figures [N] from the lowest on, without those that are nan: these photographs show nothing to measure."""
-    return [int(place) for place in np.argsort(figures, kind="stable") if not math.isnan(figures[place])]
 
 
 def load_record(path: Path) -> Evaluation:
@@ -242,7 +273,7 @@ def load_record(path: Path) -> Evaluation:
         raise InputError(f"{folder / METRICS} is of another version of imptool eval, or none of its files: evaluate again")
     try:
         return _loaded(plain, folder)
-    except (KeyError, TypeError, ValueError, IndexError, OSError, EOFError, ValidationError) as error:
+    except _DAMAGE as error:
         words = " ".join(str(error).split())[:120]
         raise InputError(f"{folder} does not hold a whole evaluation ({words}): evaluate again") from error
 
@@ -253,34 +284,38 @@ def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:
     with np.load(folder / COUNTS, allow_pickle=False) as arrays:
         images = json.loads(arrays["images"].tobytes())
         measured = {}
-        for number, name in enumerate(_in_file(plain["semantic"])):
+        for number, name in enumerate(_in_file(plain["semantic"].keys())):
             counted = plain["semantic"][name]["counted"]
             cells = Cells(len(labels.classes), tuple(counted["bands"]), counted["boundary_f"], counted["boundary_iou"])
             measured[name] = Measured(labels, cells, images, _checked(arrays[f"semantic/{number}"], cells, images))
         precision = {
             kind: AveragePrecision(
-                {key: _number(value) for key, value in figures.items() if not isinstance(value, dict)},
-                {int(key): {name: _number(value) for name, value in row.items()} for key, row in figures["per_class"].items()},
+                {key: _number(figures[key]) for key in AP_DEFINITIONS},
+                {int(key): {name: _number(row[name]) for name in AP_DEFINITIONS} for key, row in figures["per_class"].items()},
                 Matches.from_arrays(
                     {name.removeprefix(f"{kind}/"): arrays[name] for name in arrays.files if name.startswith(f"{kind}/")}
                 ),
             )
             for kind, figures in plain["average_precision"].items()
         }
+    if any(each.matches.images != len(images) for each in precision.values()):
+        raise ValueError("its matches are of other photographs")
     return Evaluation(
-        about["name"],
-        about["split"],
-        labels,
-        about["hash"],
-        {key: plain[key] for key in ("model", "weights", "recipe", "predictions") if key in plain},
-        plain["main"],
-        images,
-        dict(sorted(measured.items(), key=lambda pair: pair[0] != plain["main"])),
-        precision,
-        _number(plain["canvas_nonempty"]),
-        about["generator"],
-        about["left_out"],
-        about["notes"],
+        dataset=about["name"],
+        source=about["source"],
+        split=about["split"],
+        labels=labels,
+        about={key: plain[key] for key in ("model", "weights", "recipe", "predictions") if key in plain},
+        main=plain["main"],
+        images=images,
+        labels_hash=about["labels_hash"],
+        instances_hash=about["instances_hash"],
+        measured=dict(sorted(measured.items(), key=lambda pair: pair[0] != plain["main"])),
+        precision=precision,
+        canvas_nonempty=_number(plain["canvas_nonempty"]),
+        generator=about["generator"],
+        failed=about["left_out"],
+        notes=about["notes"],
     )
 
 

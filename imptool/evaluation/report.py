@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,13 +16,13 @@ from imptool.data.export import file_name
 from imptool.data.images import read_image
 from imptool.data.layouts import Item
 from imptool.evaluation.figures import DEFINITIONS, Measured
-from imptool.evaluation.record import Evaluation, to_plain, worst_first
+from imptool.evaluation.record import Evaluation, versions
 from imptool.evaluation.sheets import (
     WORDS,
     band_curves,
     bands_sheet,
     classes_sheet,
-    precision_share,
+    precision_shares,
     share,
     summary_sheet,
     swatch,
@@ -72,7 +71,7 @@ def write_report(result: Evaluation, folder: Path, examples: Mapping[str, Sequen
     sections: dict[str, list[page.Html]] = {"Figures": [page.headline_html(_headline(result))]}
     if result.measured:
         sections["Figures"].append(_table(summary_sheet(result.measured)))
-    sections["Classes"] = [_table(classes_sheet("", result.labels, result.measured, result.precision, pixels=True))]
+    sections["Classes"] = [_table(classes_sheet("", result.labels, result.measured, precision_shares(result), pixels=True))]
     for name, about in PLOTS.items():
         if (folder / f"{name}.svg").is_file():
             heading = {"classes": "Classes", "bands": "Near the boundary", "confusion": "Confusion"}[name]
@@ -88,10 +87,8 @@ def write_report(result: Evaluation, folder: Path, examples: Mapping[str, Sequen
     if result.failed or result.notes:
         lines = [["note", line] for line in result.notes] + [["left out", line] for line in result.failed]
         sections["How this was measured"].append(page.table_html(["kind", "what"], lines))
-    intro = (
-        f"{result.main or 'The position prior'} on {result.dataset}, split {result.split}: {len(result.images):,} photographs."
-    )
-    page.write_page(folder / REPORT, f"{result.main or 'prior'} on {result.dataset}", intro, sections, DEFINITIONS)
+    intro = f"{result.main} on {result.dataset}, split {result.split}: {len(result.images):,} photographs."
+    page.write_page(folder / REPORT, f"{result.main} on {result.dataset}", intro, sections, DEFINITIONS)
     return folder / REPORT
 
 
@@ -100,7 +97,7 @@ def draw_examples(result: Evaluation, dataset: Dataset, predict: Predict) -> dic
     if result.main not in result.measured:
         return {}
     figures = result.measured[result.main].of_images["miou"]
-    order = worst_first(figures)
+    order = [place for place in np.argsort(figures, kind="stable").tolist() if not math.isnan(figures[place])]
     items = {file_name(dataset, item): item for item in dataset.split(result.split)}
     count = min(_SHOWN, (len(order) + 1) // 2)
     places = {"The worst photographs": order[:count], "The best photographs": order[::-1][: min(count, len(order) - count)]}
@@ -170,7 +167,7 @@ def _headline(result: Evaluation) -> dict[str, str]:
     keys = ("miou", "macc", "pixel_accuracy") if measured else ()
     shares = {WORDS[key]: share(measured, key) for key in keys if measured}
     shares |= {
-        WORDS[key]: precision_share(result, key) for key in ("box/AP", "mask/AP") if key[: key.index("/")] in result.precision
+        WORDS[key]: precision_shares(result)[key] for key in ("box/AP", "mask/AP") if key[: key.index("/")] in result.precision
     }
     for words, figure in shares.items():
         interval = "" if math.isnan(figure.low) else f"; 95 %: {100 * figure.low:.1f}-{100 * figure.high:.1f}"
@@ -185,8 +182,7 @@ def _conventions_sheet(result: Evaluation) -> Sheet:
 
 
 def _made(result: Evaluation) -> dict[str, str]:
-    plain: dict[str, Any] = to_plain(result)
-    found = {"dataset": f"{result.dataset}, split {result.split}, hash {result.dataset_hash}"}
+    found = {"dataset": f"{result.dataset}, split {result.split}, hash {result.labels_hash or result.instances_hash}"}
     found |= {key: str(result.about[key]) for key in ("model", "weights", "predictions") if result.about.get(key)}
     counted: Measured | None = next(iter(result.measured.values()), None)
     if counted is not None and counted.cells.boundary_f:
@@ -195,7 +191,7 @@ def _made(result: Evaluation) -> dict[str, str]:
         found["width of Boundary IoU"] = _with_unit(counted.cells.boundary_iou)
     if not math.isnan(result.canvas_nonempty):
         found["photographs with a non-empty canvas"] = f"{result.canvas_nonempty:.1%}"
-    return found | {"versions": ", ".join(f"{name} {number}" for name, number in plain["versions"].items())}
+    return found | {"versions": ", ".join(f"{name} {number}" for name, number in versions().items())}
 
 
 def _with_unit(size: str) -> str:

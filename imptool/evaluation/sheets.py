@@ -9,9 +9,8 @@ import numpy as np
 
 from imptool.data.label_set import LabelSet
 from imptool.data.palette import voc_palette
-from imptool.evaluation.figures import Measured, groups_of
+from imptool.evaluation.figures import Measured, distance_key, groups_of
 from imptool.evaluation.record import Evaluation
-from imptool.metrics.average_precision import AveragePrecision
 from imptool.report.page import Cell, Share, Swatch
 from imptool.report.tables import Sheet
 
@@ -39,18 +38,21 @@ def share(measured: Measured, key: str) -> Share:
     return Share(measured.figures[key], *measured.intervals[key])
 
 
-def precision_share(result: Evaluation, key: str) -> Share:
-    """A figure of average precision such as "box/AP" with its interval; nan where it was not measured."""
-    kind, _, name = key.partition("/")
-    value = result.precision[kind].overall[name] if kind in result.precision else math.nan
-    return Share(value, *result.precision_intervals.get(key, (math.nan, math.nan)))
+def precision_shares(result: Evaluation) -> dict[str, Share]:
+    """Every figure of average precision, with its interval where it has one: "box/AP", "mask/class/3/APs"."""
+    found = {f"{kind}/{key}": value for kind, each in result.precision.items() for key, value in each.overall.items()}
+    for kind, each in result.precision.items():
+        for class_id, figures in each.per_class.items():
+            found |= {f"{kind}/class/{class_id}/{key}": value for key, value in figures.items()}
+    none = (math.nan, math.nan)
+    return {key: Share(value, *result.precision_intervals.get(key, none)) for key, value in found.items()}
 
 
 def classes_sheet(
     title: str,
     labels: LabelSet,
     measured: Mapping[str, Measured],
-    precision: Mapping[str, AveragePrecision],
+    precision: Mapping[str, Share],
     *,
     pixels: bool = False,
 ) -> Sheet:
@@ -67,7 +69,8 @@ def classes_sheet(
         kinds = kinds if number == 0 else kinds[:2]  # of the prior, contours would only take room
         columns += [f"{name}\n{BY_CLASS[key]}" if place == 0 else f"\n{BY_CLASS[key]}" for place, key in enumerate(kinds)]
         cells_of += [(each, key) for key in kinds]
-    columns += [f"{kind}\nAP" for kind in precision]
+    kinds_of_ap = [kind for kind in ("box", "mask") if f"{kind}/AP" in precision]
+    columns += [f"{kind}\nAP" for kind in kinds_of_ap]
     if pixels and measured:
         columns.append("of the target's\npixels")
         counts = next(iter(measured.values())).confusion.sum(axis=1)
@@ -75,7 +78,7 @@ def classes_sheet(
     rows: list[list[Cell]] = []
     for channel, info in enumerate(labels.classes):
         figures: list[Share | float] = [share(each, f"class/{info.id}/{key}") for each, key in cells_of]
-        figures += [kind.per_class[info.id]["AP"] if info.id in kind.per_class else math.nan for kind in precision.values()]
+        figures += [precision.get(f"{kind}/class/{info.id}/AP", math.nan) for kind in kinds_of_ap]
         if not all(math.isnan(figure.value if isinstance(figure, Share) else figure) for figure in figures):
             rows.append([swatch(labels, channel), *figures, *([of_pixels[channel]] if pixels and measured else [])])
     absent = len(labels.classes) - len(rows)
@@ -102,10 +105,10 @@ def bands_sheet(measured: Mapping[str, Measured], *, rings: bool = False) -> She
     figures = {"miou": "mIOU", "macc": "mAcc", "pixel_accuracy": "pixel acc"}
     columns = ["from px" if rings else "within px"]
     columns += [f"{name if place == 0 else ''}\n{words}" for name in measured for place, words in enumerate(figures.values())]
-    starts = [f"{width:g}" for width in ((0.0, *widths) if rings else widths)]
     kind = "ring" if rings else "band"
     rows: list[list[Cell]] = [
-        [start, *(share(each, f"{kind}/{start}/{key}") for each in measured.values() for key in figures)] for start in starts
+        [f"{width:g}", *(share(each, distance_key(kind, width, key)) for each in measured.values() for key in figures)]
+        for width in ((0.0, *widths) if rings else widths)
     ]
     return Sheet("In rings around the boundary (percent)" if rings else "Near the boundary (percent)", columns, rows)
 
@@ -116,11 +119,11 @@ def band_curves(
     """The curves of Figure 5 and their intervals, as `plot_bands` takes them."""
     keys = ("miou", "macc")
     curves = {
-        name: {key: [each.figures[f"band/{width:g}/{key}"] for width in widths] for key in keys}
+        name: {key: [each.figures[distance_key("band", width, key)] for width in widths] for key in keys}
         for name, each in measured.items()
     }
     intervals = {
-        name: {key: np.array([each.intervals[f"band/{width:g}/{key}"] for width in widths]) for key in keys}
+        name: {key: np.array([each.intervals[distance_key("band", width, key)] for width in widths]) for key in keys}
         for name, each in measured.items()
     }
     return curves, intervals

@@ -18,7 +18,6 @@ from pycocotools.cocoeval import COCOeval
 
 from imptool.data.coco import parse_segmentation
 from imptool.metrics.bootstrap import Resampler
-from imptool.metrics.confusion import mean_of_present
 
 DEFINITIONS = {
     "AP": "COCO average precision: mean over the IOU thresholds .50 to .95 in steps of .05 and over the classes with "
@@ -93,6 +92,12 @@ class Matches:
     def instances(self) -> dict[int, int]:
         """How many instances of each category id count, in all images."""
         counts = np.bincount(self.instance_category, self.instance_count, len(self.categories)).astype(np.int64)
+        return dict(zip(self.categories.tolist(), counts.tolist(), strict=True))
+
+    @property
+    def images_with(self) -> dict[int, int]:
+        """How many images have an instance of each category id."""
+        counts = np.bincount(self.instance_category, minlength=len(self.categories))
         return dict(zip(self.categories.tolist(), counts.tolist(), strict=True))
 
     def renumbered(self, ranks: Sequence[int] | np.ndarray, images: int) -> Matches:
@@ -176,9 +181,9 @@ def resampled_average_precision(matches: Matches, weights: np.ndarray) -> dict[s
     come before those of the second.
 
     Args:
-        weights: [b, N] integers >= 0, as from `weight_blocks`.
+        weights: [b, N] integers >= 0, as from `draw_weights`.
     Returns:
-        "AP" and "AP50", each [b], means over the classes with instances in the replicate; nan where no class has any.
+        "AP" and "AP50" of every category, each [b, K]; nan where a category has no instance in the replicate.
     Raises:
         ValueError: weights is not [b, N] integers >= 0.
     """
@@ -208,7 +213,7 @@ def resampled_average_precision(matches: Matches, weights: np.ndarray) -> dict[s
         RECALLS,
         precision,
     )
-    return {"AP": mean_of_present(precision.mean(axis=1)), "AP50": mean_of_present(precision[:, 0])}
+    return {"AP": precision.mean(axis=1), "AP50": precision[:, 0]}
 
 
 @numba.njit(cache=True, nogil=True)

@@ -7,7 +7,6 @@ split, so a replicate is a row of weights [N], how often each image was drawn, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numba
 import numpy as np
@@ -17,15 +16,19 @@ from numpy.typing import ArrayLike
 REPLICATES = 1000
 LEVEL = 0.95
 
+ENOUGH = 10
+"""Images: fewer that a figure rests on give no interval."""
+
 DEFINITIONS = {
     "interval": f"{LEVEL:.0%} percentile bootstrap interval: the test images are drawn with replacement, as many as there "
     f"are, {REPLICATES} times with a fixed seed; the figure is computed of each replicate, and the interval leaves out as many "
-    "of them below as above. Replicates in which the figure is not a number are left out. It covers which images happened to "
-    "be in the test set, as if they were independent draws. It does not cover another training of the same model (seed, "
-    "order of the data), errors in the labels, or images of another kind; with few images, or few that show a class, it is "
-    "too narrow.",
-    "paired_difference": f"Difference of two runs with its {LEVEL:.0%} interval by the paired bootstrap: in each replicate "
-    "both runs have the same drawn images, so that what makes an image hard for both cancels. It is called certain if the "
+    "of them below as above. Means are always over the classes of the whole split: a class that is absent from a replicate "
+    f"takes part with its figure of the split. A figure that rests on fewer than {ENOUGH} images, such as that of a class "
+    "which fewer show, has no interval. It covers which images happened to be in the test set, as if they were independent "
+    "draws. It does not cover another training of the same model (seed, order of the data), errors in the labels, or images "
+    "of another kind; with some dozen images it is too narrow.",
+    "paired_difference": f"Difference of two runs with its {LEVEL:.0%} interval by the paired bootstrap: every replicate is "
+    "the same drawn images for both runs, so that what makes an image hard for both cancels. It is called certain if the "
     "interval leaves out 0: other test images would hardly turn it round. Each run is a single training, and another seed "
     "still may. Nothing is corrected for the number of comparisons: of 20 differences that are none, one is expected to look "
     "certain.",
@@ -33,7 +36,7 @@ DEFINITIONS = {
 """What an interval says, and what it does not."""
 
 
-def weight_blocks(images: int, *, replicates: int = REPLICATES, seed: int = 0, block: int = 50) -> Iterator[np.ndarray]:
+def draw_weights(images: int, *, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
     """How often each image is drawn in each replicate.
 
     The weights of a replicate depend on the seed, its number and the number of images alone: two runs on the same images
@@ -41,20 +44,21 @@ def weight_blocks(images: int, *, replicates: int = REPLICATES, seed: int = 0, b
 
     Args:
         images: N.
-        block: replicates at a time; it changes memory and speed alone.
-    Yields:
-        [b, N] int64, b <= block: every row sums to N.
+    Returns:
+        [B, N] uint8, where one is drawn more than 255 times int64: every row sums to N.
     Raises:
-        ValueError: images or replicates is negative, or block is not positive.
+        ValueError: images or replicates is negative.
     """
-    if images < 0 or replicates < 0 or block < 1:
-        raise ValueError(f"images and replicates must be >= 0 and block >= 1, got {images}, {replicates} and {block}")
-    for start in range(0, replicates, block):
-        weights = np.empty((min(block, replicates - start), images), np.int64)
-        for replicate, row in enumerate(weights, start):
-            drawn = np.random.default_rng((seed, replicate)).integers(images, size=images)
-            row[:] = np.bincount(drawn, minlength=images)
-        yield weights
+    if images < 0 or replicates < 0:
+        raise ValueError(f"images and replicates must be >= 0, got {images} and {replicates}")
+    weights = np.empty((replicates, images), np.uint8)
+    for replicate in range(replicates):
+        drawn = np.random.default_rng((seed, replicate)).integers(images, size=images)
+        counts = np.bincount(drawn, minlength=images)
+        if counts.max(initial=0) > np.iinfo(weights.dtype).max:
+            weights = weights.astype(np.int64)
+        weights[replicate] = counts
+    return weights
 
 
 class Resampler:

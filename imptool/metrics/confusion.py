@@ -89,13 +89,18 @@ def totals(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-2), confusion.sum(-1)
 
 
-def summarize(confusion: np.ndarray, *, foreground: Sequence[int], things: Sequence[int]) -> dict[str, np.ndarray]:
+def summarize(
+    confusion: np.ndarray, *, foreground: Sequence[int], things: Sequence[int], held: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """The figures of confusion matrices [..., C, C], each [...], 0..1; `DEFINITIONS` says what each is.
 
     Args:
         foreground, things: class indices.
+        held: [..., C, C] to take the IOU and accuracy of a class from where it is absent, such as the matrix of the split
+            from which these were drawn.
     """
-    iou, accuracy = class_iou(confusion), class_accuracy(confusion)
+    held = confusion if held is None else held
+    iou, accuracy = or_held(class_iou(confusion), class_iou(held)), or_held(class_accuracy(confusion), class_accuracy(held))
     parts: dict[str, Any] = {
         "": np.asarray(foreground, np.intp),
         "_with_background": slice(None),
@@ -107,6 +112,11 @@ def summarize(confusion: np.ndarray, *, foreground: Sequence[int], things: Seque
         "pixel_accuracy": pixel_accuracy(confusion),
         "frequency_weighted_iou": frequency_weighted_iou(confusion),
     }
+
+
+def or_held(values: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Values [..., C], in the place of those that are nan what is held."""
+    return np.where(np.isnan(values), held, values)
 
 
 def mean_of_present(values: np.ndarray) -> np.ndarray:
