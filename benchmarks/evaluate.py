@@ -264,7 +264,7 @@ def link_predictions(source: Path, temporary: Path, folder: Path) -> Path:
 def evaluate(folder: Path, *options: str) -> tuple[float, float]:
     out = folder.with_name("evaluated")
     shutil.rmtree(out, ignore_errors=True)
-    where = ("--predictions", folder / "predictions", "--dataset", folder, "--out", out, "--workers", "1")
+    where = ("--predictions", folder / "predictions", "--dataset", folder, "--out", out, "--workers", "0")
     return run("-m", "imptool", "eval", *where, *options)
 
 

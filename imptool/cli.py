@@ -19,7 +19,7 @@ import click
 
 from imptool import __version__
 from imptool.files import InputError
-from imptool.report.progress import say
+from imptool.report.progress import plain, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            raise _OneLine(" ".join(str(error).split())) from error
+            raise _OneLine(plain(" ".join(str(error).split()))) from error
         except OSError as error:  # a full disk, a folder without permission
             raise _OneLine(f"{error.filename or 'writing'}: {error.strerror or error}") from error
         except KeyboardInterrupt:
@@ -383,10 +383,8 @@ def train_command(
 @click.option(
     "--bands", metavar="PX,PX,...", help="Other widths than 10,20,30,40,50,75,100,150,200,300,400; implies --boundary-bands."
 )
-@click.option(
-    "--boundary-f", default="", metavar="PX|N%", help="Also each class's boundary F-score at this tolerance; % of the diagonal."
-)
-@click.option("--boundary-iou", default="", metavar="PX|N%", help="Also each class's Boundary IoU at this width; usual is 2%.")
+@click.option("--boundary-f", metavar="PX|N%", help="Also each class's boundary F-score at this tolerance; % of the diagonal.")
+@click.option("--boundary-iou", metavar="PX|N%", help="Also each class's Boundary IoU at this width; usual is 2%.")
 @click.option(
     "--baseline", type=click.Choice(["prior"]), help="Beside it: the class most frequent at each position in training."
 )
@@ -410,8 +408,8 @@ def eval_command(
     predictions: Path | None,
     boundary_bands: bool,
     bands: str | None,
-    boundary_f: str,
-    boundary_iou: str,
+    boundary_f: str | None,
+    boundary_iou: str | None,
     baseline: str | None,
     split: str | None,
     dataset: str | None,
@@ -441,6 +439,7 @@ def eval_command(
         evaluate_predictions,
         evaluate_prior,
         evaluate_run,
+        is_unfinished,
         print_evaluation,
         write_evaluation,
     )
@@ -455,13 +454,13 @@ def eval_command(
         raise InputError("--predictions says what was predicted, not for what: add --dataset")
     if weights is not None and not (weights.is_file() and weights.suffix == ".safetensors"):
         raise InputError(f"--weights {weights}: no such file of weights (.safetensors)")
-    widths = _band_widths(bands) if bands else BANDS if boundary_bands else ()
-    _check_size("--boundary-f", boundary_f)
-    _check_size("--boundary-iou", boundary_iou, whole=True)
+    widths = _band_widths(bands) if bands is not None else BANDS if boundary_bands else ()
+    for option, size in (("--boundary-f", boundary_f), ("--boundary-iou", boundary_iou)):
+        _check_size(option, size, whole=option == "--boundary-iou")
     with process_group(on_cpu=device == "cpu"):
         console = _console()
-        request = Request(split, widths, boundary_f, boundary_iou, baseline, out, workers, console)
-        if out is not None and is_main():
+        request = Request(split, widths, boundary_f or "", boundary_iou or "", baseline, out, workers, console)
+        if out is not None and is_main() and not is_unfinished(out):
             check_free(out, force=None)
         if predictions is not None and dataset is not None:
             evaluated = evaluate_predictions(
@@ -486,6 +485,8 @@ def eval_command(
             print_evaluation(evaluated.result, console)
             for path in write_evaluation(evaluated, evaluated.out) if evaluated.out else ():
                 say(console, str(path))
+            if evaluated.out is None:
+                say(console, "nothing was written: --out FOLDER writes figures, plots and report")
         _exit_with_failures(evaluated.result.failed)
 
 
@@ -517,6 +518,8 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
     from imptool.files import check_free
 
     if out is not None:
+        if (out / "metrics.json").is_file():
+            raise InputError(f"--out {out} holds an evaluation: choose another folder")
         check_free(out, force=force)
     compared = compare(load_runs(runs, split=split))
     print_comparison(compared, _console(), format_)
@@ -552,10 +555,10 @@ def predict_command(folder: Path, run: Path | None, out: Path | None, force: boo
     _exit_with_failures(predict(trained, folder, out, device=place, workers=workers, console=console))
 
 
-def _check_size(option: str, text: str, *, whole: bool = False) -> None:
+def _check_size(option: str, text: str | None, *, whole: bool) -> None:
     from imptool.metrics.contours import pixels
 
-    if not text:
+    if text is None:
         return
     try:
         size = pixels(text, (1, 1))
@@ -600,9 +603,14 @@ def doctor_command() -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    quiet = os.environ.get("RANK", "0") != "0"  # under torchrun the first process speaks
+    quiet = not _speaks()
     # A pipe or file has no width: wide enough for every table.
     return Console(quiet=quiet, emoji=False) if sys.stdout.isatty() else Console(width=120, quiet=quiet, emoji=False)
+
+
+def _speaks() -> bool:
+    """Under torchrun the first process does; a RANK by itself is something else's."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def _quoted(value: str) -> str:
@@ -624,9 +632,9 @@ def _exit_with_failures(problems: Sequence[str]) -> None:
     """A long job finishes the good files, lists the bad ones and exits with 1."""
     if not problems:
         return
-    if os.environ.get("RANK", "0") != "0":
-        sys.exit(0)  # the first process of torchrun tells them
+    if not _speaks():
+        sys.exit(0)
     click.echo(f"{len(problems)} could not be used:", err=True)
     for problem in problems:
-        click.echo(f"  {' '.join(problem.split())}", err=True)
+        click.echo(f"  {plain(' '.join(problem.split()))}", err=True)
     sys.exit(1)

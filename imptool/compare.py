@@ -18,7 +18,7 @@ from rich.console import Console
 from imptool.data.label_set import LabelSet
 from imptool.evaluation.figures import Measured, distance_key, groups_of, intervals_of
 from imptool.evaluation.record import METRICS, Evaluation, load_record
-from imptool.evaluation.sheets import WORDS, band_curves, precision_shares, share, swatch
+from imptool.evaluation.sheets import WORDS, band_curves, for_plots, precision_shares, share, swatch
 from imptool.files import InputError, whole_file
 from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
 from imptool.metrics.bootstrap import is_certain
@@ -147,7 +147,9 @@ def _evaluation_folder(path: Path, split: str) -> Path:
         return path / f"eval-{split}"
     if not path.exists():
         raise InputError(f"{path} does not exist: name runs, or folders that imptool eval wrote")
-    raise InputError(f"{path} has no eval-{split}/{METRICS}: imptool eval {path} --split {split} makes it")
+    if (path / "recipe.yaml").is_file():
+        raise InputError(f"{path} has no eval-{split}/{METRICS}: imptool eval {path} --split {split} makes it")
+    raise InputError(f"{path} holds no evaluation: name a run, or a folder that imptool eval wrote")
 
 
 def _names(loaded: Sequence[tuple[Path, Evaluation]], given: Sequence[str]) -> list[str]:
@@ -333,5 +335,5 @@ def write_comparison(compared: Comparison, out: Path) -> list[Path]:
         (out / f"bands{suffix}").unlink(missing_ok=True)
     paths = [out / name for name in texts]
     if compared.bands:
-        paths += plot_bands(out / "bands.png", compared.bands, *band_curves(compared.measured, compared.bands))
+        paths += plot_bands(out / "bands.png", compared.bands, *band_curves(for_plots(compared.measured), compared.bands))
     return paths

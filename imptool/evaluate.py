@@ -22,7 +22,7 @@ from imptool.evaluation.counts import Cells
 from imptool.evaluation.from_files import RESULTS, Predictions, find_maps, parse_remap, predicted_results
 from imptool.evaluation.instances import OF_MASKS, OWN_BOXES, InstanceTally
 from imptool.evaluation.measure import PRIOR, add_precision, measure
-from imptool.evaluation.record import METRICS, Evaluation, write_record
+from imptool.evaluation.record import COUNTS, METRICS, PER_IMAGE, Evaluation, write_record
 from imptool.evaluation.report import draw_examples, write_plots, write_report
 from imptool.evaluation.sheets import bands_sheet, classes_sheet, precision_shares, summary_sheet
 from imptool.files import InputError
@@ -90,7 +90,7 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
     found = load_dataset(dataset or recipe.dataset)
     if difference := trained.labels.difference(found.labels):
         raise InputError(f"{trained.source} was trained for other classes than {found.source} has: {difference}")
-    split = request.split or recipe.val_split
+    split = recipe.val_split if request.split is None else request.split
     out = request.out or _folder_of_weights(trained.source, found, split)
     source = RunPredictions(trained, found, device)
     result = measure(
@@ -154,6 +154,9 @@ def evaluate_predictions(
     pairs = parse_remap(remap, labels)
     source = find_maps(path, found, split, remap=pairs, resize=resize, missing_as_background=missing_as_background)
     out = request.out or own_folder(path, found.name, str(found.source), split)
+    for taken in {source.folder, *(item.label.parent for item in found.split(split)[:1])}:
+        if out.resolve().is_relative_to(taken.resolve()):
+            raise InputError(f"--out {out} lies in {taken}, whose PNGs are label maps: choose another folder")
     tally, notes = None, []
     if (results := path / RESULTS).is_file():
         try:
@@ -165,7 +168,12 @@ def evaluate_predictions(
     result = measure(
         source,
         main=main,
-        about={"predictions": str(path)},
+        about={
+            "predictions": str(path),
+            "remap": {str(number): class_id for number, class_id in pairs.items()},
+            "resize": resize,
+            "missing_as_background": missing_as_background,
+        },
         dataset=found,
         split=split,
         cells=request.cells(labels),
@@ -209,7 +217,7 @@ def labels_of_document(document: Mapping[str, Any], source: Path) -> LabelSet:
     try:
         classes = [ClassInfo(id=row["id"], name=row["name"] or f"class {row['id']}") for row in document["categories"]]
     except ValidationError as error:
-        raise InputError(f"{source}: categories: ids must be 0..{MAX_ID}") from error
+        raise InputError(f"{source}: categories: ids must be 0..{MAX_ID}, and names text") from error
     return LabelSet(tuple(sorted(classes, key=lambda info: info.id)), None, -1)
 
 
@@ -219,6 +227,12 @@ def write_evaluation(evaluated: Evaluated, folder: Path) -> list[Path]:
     paths = write_record(result, folder) + write_plots(result, folder)
     examples = draw_examples(result, evaluated.dataset, evaluated.predicted) if evaluated.dataset and evaluated.source else {}
     return [*paths, write_report(result, folder, examples)]
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds nothing but what an evaluation that was stopped has left: its figures are written last."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return names <= {COUNTS, PER_IMAGE}
 
 
 def own_folder(measured: Path, dataset: str, source: str, split: str) -> Path:
@@ -258,9 +272,9 @@ def _folder_of_weights(weights: Path, dataset: Dataset, split: str) -> Path:
 
 
 def _split(request: Request, dataset: Dataset) -> str:
-    if request.split is not None or "val" in dataset.splits or len(dataset.splits) != 1:
-        return request.split or "val"
-    return next(iter(dataset.splits))
+    if request.split is not None:
+        return request.split
+    return next(iter(dataset.splits)) if len(dataset.splits) == 1 else "val"
 
 
 def _tally(document: Mapping[str, Any], labels: LabelSet, read: tuple[str, ...] = OF_MASKS) -> InstanceTally:

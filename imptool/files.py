@@ -228,6 +228,8 @@ def read_ahead(
 ) -> Iterator[tuple[Element, Value | None, str]]:
     """Read elements in threads, a few ahead and in order: (element, value, "") each, or (element, None, problem).
 
+    Without workers they are read when their turn comes: of work that is all reading, that is the least.
+
     The problem is an InputError's line: one bad file among many does not end a loop.
     """
 
@@ -237,11 +239,14 @@ def read_ahead(
         except InputError as error:
             return element, None, str(error)
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    if workers == 0:
+        yield from map(attempt, elements)
+        return
+    with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[tuple[Element, Value | None, str]]] = deque()
         for element in elements:
             waiting.append(pool.submit(attempt, element))
-            if len(waiting) > 2 * max(workers, 1):
+            if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

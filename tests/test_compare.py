@@ -129,7 +129,7 @@ def test_what_cannot_be_compared_is_one_line(measured: Path, imptool: Imptool) -
 
     better, worse = evaluations("better", "worse")
     assert "nowhere does not exist" in refused(better, "nowhere")
-    assert "target has no eval-val/metrics.json" in refused(better, "target")
+    assert "target holds no evaluation" in refused(better, "target")
     assert "two evaluations would be called x" in refused(f"x={better}", f"x={worse}")
     Path("fewer").mkdir()
     for path in list(Path("worse").iterdir())[:-1]:
@@ -149,10 +149,10 @@ def test_what_cannot_be_compared_is_one_line(measured: Path, imptool: Imptool) -
     written.write_text(json.dumps({key: value for key, value in plain.items() if key != "semantic"}))
     assert "does not hold a whole evaluation" in refused(better)
     written.write_text("[")
-    assert "not JSON" in refused(better)
+    assert "is damaged" in refused(better)
     written.write_text(json.dumps(plain))
     Path(better, "per_image.npz").write_bytes(b"PK")
-    assert "does not hold a whole evaluation" in refused(better)
+    assert "was not written along" in refused(better)
 
 
 def test_evaluations_of_results_alone_are_compared(measured: Path, imptool: Imptool) -> None:
@@ -172,3 +172,32 @@ def test_evaluations_of_results_alone_are_compared(measured: Path, imptool: Impt
     assert result.exit_code == 0, result.output
     mask = row(rows(result.stdout), "all", "mask AP")
     assert float(mask["difference"]) == pytest.approx(1 - 51 / 101, abs=1e-6)
+
+
+def test_contours_of_different_sizes_are_not_compared(measured: Path, imptool: Imptool) -> None:
+    for tolerance, name in ((1, "worse"), (5, "better")):
+        arguments = ("--predictions", name, "--dataset", "target", "--boundary-f", tolerance)
+        assert imptool("eval", *arguments).exit_code == 0
+    result = imptool("compare", *evaluations("worse", "better"), "--format", "csv")
+    assert "left out: boundary F-score" in result.stderr
+    assert "different sizes (1, 5)" in result.stderr
+    assert not [each for each in rows(result.stdout) if each["figure"] == "boundary_f"]
+
+
+def test_counts_of_another_evaluation_are_refused(measured: Path, imptool: Imptool) -> None:
+    better, worse = evaluations("better", "worse")
+    Path(better, "per_image.npz").write_bytes(Path(worse, "per_image.npz").read_bytes())
+    result = imptool("compare", better, worse)
+    assert result.exit_code == 2
+    assert "per_image.npz was not written along with metrics.json" in result.stderr
+
+
+def test_an_evaluation_is_not_written_over(measured: Path, imptool: Imptool) -> None:
+    better, worse = evaluations("better", "worse")
+    assert "holds an evaluation" in imptool("compare", better, worse, "--out", better, "--force").stderr
+
+
+def test_a_rank_by_itself_silences_nothing(measured: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert "Difference from worse" in imptool("compare", *evaluations("worse", "better")).stdout

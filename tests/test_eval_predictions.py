@@ -229,6 +229,10 @@ def test_ids_mean_what_remap_says(maps: Path, imptool: Imptool) -> None:
     assert "other/a.png holds id 9, 70, not in the class list: say what it is, such as --remap 9=0" in result.stderr
     assert "8 is no class id" in refused(imptool, "--predictions", "other", "--dataset", "target", "--remap", "7=8")
     assert "write ids such as" in refused(imptool, "--predictions", "other", "--dataset", "target", "--remap", "a=b")
+    assert "255 is no class id" in refused(imptool, "--predictions", "other", "--dataset", "target", "--remap", "7=255")
+    for text in ("7: 1.9", "7: true", "1.5: 1", "7: .inf", "remap: [1]"):
+        Path("odd.yaml").write_text(text)
+        assert "from id to id" in refused(imptool, "--predictions", "other", "--dataset", "target", "--remap", "odd.yaml")
 
 
 def test_maps_of_another_size_are_refused_or_resized_on_request(maps: Path, imptool: Imptool) -> None:
@@ -273,7 +277,9 @@ def test_predictions_in_folders_are_found_by_path_or_by_a_name_that_is_unique(ma
         Path("theirs", f"{name}.png").rename(Path("theirs/deep", f"{name}.png"))
     assert evaluate(imptool)["dataset"]["photographs"] == 3
     save(Path("theirs/twice/a.png"), drawn(1)[1])
-    assert evaluate(imptool, code=1)["dataset"]["photographs"] == 2  # which of the two would be a guess
+    result = imptool("eval", "--predictions", "theirs", "--dataset", "target", "--missing-as-background")
+    assert result.exit_code == 1
+    assert "theirs has deep/a.png and twice/a.png: which of them is a? Lay it at a.png" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -319,6 +325,24 @@ def test_refusals_are_one_line(maps: Path, imptool: Imptool) -> None:
     assert "is empty" in refused(imptool, "--predictions", "theirs", "--dataset", "target.yaml")
     Path("theirs.txt").write_text("no folder")
     assert "theirs.txt is no folder" in refused(imptool, "--predictions", "theirs.txt", "--dataset", "target")
+
+
+def test_results_do_not_go_among_label_maps(maps: Path, imptool: Imptool) -> None:
+    for out in ("target/labels/out", "theirs"):
+        line = refused(imptool, "--predictions", "theirs", "--dataset", "target", "--out", out)
+        assert "choose another" in line
+    assert {path.name for path in Path("target/labels").iterdir()} == {f"{name}.png" for name in NAMES}
+
+
+def test_images_of_one_name_are_told_apart(maps: Path, imptool: Imptool) -> None:
+    annotation = coco()["annotations"][0]
+    images = [{**coco()["images"][0], "id": number} for number in (7, 8)]
+    annotations = [{**annotation, "id": number, "image_id": number} for number in (7, 8)]
+    truth = write("truth.json", coco(images=images, annotations=annotations))
+    results = write("results.json", [detection(), detection(image_id=8)])
+    assert imptool("eval", "--predictions", results, "--dataset", truth, "--out", "out").exit_code == 0
+    with np.load("out/per_image.npz") as arrays:
+        assert arrays["box/image"].tolist() == [0, 1]
 
 
 def test_own_results_are_replaced_and_those_of_others_are_not(maps: Path, imptool: Imptool) -> None:
@@ -405,6 +429,7 @@ def test_no_results_are_an_ap_of_0(maps: Path, imptool: Imptool) -> None:
     [
         ([detection(score=float("nan"))], "has the score nan"),
         ([detection(score="high")], "has the score 'high'"),
+        ([detection(score=10**400)], "has the score 1000"),
         ([detection(), detection(image_id=8)], "result [1] has the image_id 8"),
         ([detection(category_id=[3])], "has the category_id [3]"),
         ([detection(segmentation={"size": [4, 4], "counts": [16]})], "the RLE has the size [4, 4]"),

@@ -27,6 +27,7 @@ from imptool.metrics.confusion import (
     frequency_weighted_iou,
     pixel_accuracy,
     summarize,
+    tally,
 )
 from imptool.metrics.prior import count_positions, predict_prior
 
@@ -67,7 +68,7 @@ class TestConfusion:
     def test_class_iou_equals_scikit_learn(self, pair):
         predicted, target = pair
         counted = target != IGNORE
-        iou = class_iou(confusion_matrix(predicted, target, **OPTIONS))
+        iou = class_iou(tally(confusion_matrix(predicted, target, **OPTIONS)))
         present = ~np.isnan(iou)
         assert set(np.flatnonzero(present)) == set(target[counted]) | set(predicted[counted])
         if present.any():
@@ -79,17 +80,17 @@ class TestConfusion:
         predicted = rows("00000", "00110", "00110", "00000")
         confusion = confusion_matrix(predicted, target, num_classes=2, ignore=IGNORE)
         np.testing.assert_array_equal(confusion, [[14, 2], [2, 2]])
-        np.testing.assert_allclose(class_iou(confusion), [14 / 18, 2 / 6])
-        np.testing.assert_allclose(class_accuracy(confusion), [14 / 16, 2 / 4])
+        np.testing.assert_allclose(class_iou(tally(confusion)), [14 / 18, 2 / 6])
+        np.testing.assert_allclose(class_accuracy(tally(confusion)), [14 / 16, 2 / 4])
 
     def test_absent_is_nan_and_predicted_but_never_present_is_0(self):
         confusion = confusion_matrix(rows("0013"), rows("0011"), **OPTIONS)  # 2 on no side, 3 only predicted
-        np.testing.assert_allclose(class_iou(confusion), [1, 1 / 2, np.nan, 0])
-        np.testing.assert_allclose(class_accuracy(confusion), [1, 1 / 2, np.nan, np.nan])
+        np.testing.assert_allclose(class_iou(tally(confusion)), [1, 1 / 2, np.nan, 0])
+        np.testing.assert_allclose(class_accuracy(tally(confusion)), [1, 1 / 2, np.nan, np.nan])
 
     def test_summary_counted_by_hand(self):
         confusion = np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]])  # IOU 6/9, 1/4, nan; recall 6/8, 1/2, nan
-        figures = summarize(confusion, foreground=[1, 2], things=[1])
+        figures = summarize(tally(confusion), foreground=[1, 2], things=[1])
         assert figures == pytest.approx(
             {
                 "miou": 1 / 4,
@@ -107,12 +108,12 @@ class TestConfusion:
     def test_everything_ignored_gives_nan_without_a_warning(self):
         confusion = confusion_matrix(rows("01", "23"), rows("..", ".."), **OPTIONS)
         assert confusion.sum() == 0
-        assert all(math.isnan(value) for value in summarize(confusion, foreground=[1, 2, 3], things=[1]).values())
-        assert math.isnan(pixel_accuracy(confusion))
-        assert math.isnan(frequency_weighted_iou(confusion))
+        assert all(math.isnan(value) for value in summarize(tally(confusion), foreground=[1, 2, 3], things=[1]).values())
+        assert math.isnan(pixel_accuracy(tally(confusion)))
+        assert math.isnan(frequency_weighted_iou(tally(confusion)))
 
     def test_no_foreground_class_gives_nan_for_the_foreground_only(self):
-        figures = summarize(np.array([[3]]), foreground=[], things=[])
+        figures = summarize(tally(np.array([[3]])), foreground=[], things=[])
         assert math.isnan(figures["miou"])
         assert figures["miou_with_background"] == 1
 

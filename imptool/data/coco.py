@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -117,8 +118,15 @@ def read_results(path: Path, document: Mapping[str, Any]) -> list[Row]:
 
 
 def read_truth(path: Path) -> Row:
-    """Read a COCO file to hold results against, with its own boxes and areas where it has them; raises as `read_coco`."""
+    """Read a COCO file to hold results against, with its own boxes and areas where it has them; raises as `read_coco`.
+
+    Images of one name get their ids into their names, by which they are told apart.
+    """
     document = read_coco(path)
+    often = Counter(image["file_name"] for image in document["images"])
+    for image in document["images"]:
+        if often[image["file_name"]] > 1:
+            image["file_name"] += f" (image {image['id']})"
     for row in document["annotations"]:
         for key in ("bbox", "area"):
             if row.get(key) is None:
@@ -266,8 +274,8 @@ def _compressed_rle(segmentation: Any, size: tuple[int, int]) -> Row:
 
 def _counts_length(counts: str | bytes | list[Any]) -> int:
     if isinstance(counts, list):
-        if not all(_is_count(number) for number in counts):
-            raise ValueError("the counts of an RLE must be whole numbers >= 0")
+        if not all(_is_count(number) and number < 2**32 for number in counts):
+            raise ValueError("the counts of an RLE must be whole numbers >= 0, below 2^32")
         return sum(counts)
     return rle_length(counts.encode() if isinstance(counts, str) else counts)
 
@@ -297,7 +305,12 @@ def _is_box(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _check_document(document: Any) -> None:

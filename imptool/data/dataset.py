@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from imptool.data.coco import split_instances
 from imptool.data.components import Instances, UnknownIds, find_components, numbered_instances
 from imptool.data.images import MAX_PIXELS, check_image
-from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet, look_up
+from imptool.data.label_set import MAX_ID, ClassInfo, IdTable, LabelSet
 from imptool.data.layouts import LAYOUTS, Found, Item, Where
 from imptool.data.layouts.pairs import BACKGROUND_NAMES, Id
 from imptool.data.splits import RandomSplits, make_splits, strangers
@@ -79,20 +79,20 @@ class Dataset:
     max_pixels: int = MAX_PIXELS  # of a photograph or label map
 
     @cached_property
-    def _id_of_source(self) -> np.ndarray:
-        """Source id -> id after the remap; -1 where the id is in no class list."""
+    def _id_of_source(self) -> IdTable:
+        """Source id -> id after the remap; unknown where the id is in no class list."""
         table = np.full(MAX_ID + 1, -1, np.int64)
         known = [*self.labels.ids, self.labels.ignore]
         table[known] = known
         table[list(self.remap)] = list(self.remap.values())
-        return table
+        return IdTable(table)
 
     @cached_property
-    def _channel_of_source(self) -> np.ndarray:
-        """Source id -> channel; -1 where the id is in no class list."""
-        ids = self._id_of_source
+    def _channel_of_source(self) -> IdTable:
+        """Source id -> channel; unknown where the id is in no class list."""
+        ids = self._id_of_source.table
         channels = self.labels.to_channels(np.maximum(ids, 0).astype(np.uint16)[None])[0]
-        return np.where(ids < 0, -1, channels.astype(np.int64))
+        return IdTable(np.where(ids < 0, -1, channels.astype(np.int64)))
 
     def split(self, name: str) -> tuple[Item, ...]:
         """The items of a split; InputError when there is none of that name or it is empty."""
@@ -157,7 +157,9 @@ class Dataset:
         source_ids = item.read_source_map(self.max_pixels)
         self.check_size(item, source_ids.shape)
         try:
-            return find_components(source_ids, skip=self.no_instance, connectivity=connectivity, new_ids=self._id_of_source)
+            return find_components(
+                source_ids, skip=self.no_instance, connectivity=connectivity, new_ids=self._id_of_source.table
+            )
         except UnknownIds:
             self.remapped(source_ids, item)  # says which
             raise
@@ -184,8 +186,8 @@ class Dataset:
         """The source's ids as the dataset's, uint8 or uint16; InputError when one of them is in no class list."""
         return self._looked_up(source_ids, self._id_of_source, item)
 
-    def _looked_up(self, source_ids: np.ndarray, table: np.ndarray, item: Item) -> np.ndarray:
-        found, unknown = look_up(source_ids, table)
+    def _looked_up(self, source_ids: np.ndarray, table: IdTable, item: Item) -> np.ndarray:
+        found, unknown = table.look_up(source_ids)
         if unknown:
             names = ", ".join(map(str, unknown[:5]))
             line = f"{item.label} holds id {names}, not in the class list of {self.source}: add or remap it"

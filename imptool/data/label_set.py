@@ -56,10 +56,10 @@ class LabelSet:
         return [channel for channel in self.foreground if self.classes[channel].thing]
 
     @cached_property
-    def _channel_of_id(self) -> np.ndarray:
+    def _channel_of_id(self) -> IdTable:
         table = np.full(MAX_ID + 1, self.ignore_channel, np.int64)
         table[self.ids] = np.arange(len(self.classes))
-        return table
+        return IdTable(table)
 
     @property
     def ignore_channel(self) -> int:
@@ -68,14 +68,14 @@ class LabelSet:
 
     def to_channels(self, ids: np.ndarray) -> np.ndarray:
         """Ids [H, W] -> channels [H, W] uint8, of more than 255 classes uint16; the ignore id becomes `ignore_channel`."""
-        return look_up(ids, self._channel_of_id)[0]
+        return self._channel_of_id.look_up(ids)[0]
 
-    def channel_table(self, remap: Mapping[int, int]) -> np.ndarray:
-        """For `look_up`: id in a file -> channel [65536], -1 for what is neither a class nor remapped to one."""
+    def channel_table(self, remap: Mapping[int, int]) -> IdTable:
+        """Id in a file -> channel; unknown is what is neither a class nor remapped to one."""
         table = np.full(MAX_ID + 1, -1, np.int64)
         table[self.ids] = range(len(self.classes))
         table[list(remap)] = [self.ids.index(class_id) for class_id in remap.values()]
-        return table
+        return IdTable(table)
 
     def to_ids(self, channels: np.ndarray) -> np.ndarray:
         """Channels [H, W] -> ids [H, W] uint16."""
@@ -106,23 +106,35 @@ class LabelSet:
         )
 
 
-def look_up(ids: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Put what a table [65536] int64 says in the place of every id, and tell the ids for which it says -1.
+class IdTable:
+    """What stands in the place of every id: prepared once, and looked up in many maps.
 
     Args:
-        ids: [H, W] uint8 or uint16.
-    Returns:
-        [H, W] uint8 where the values fit, else uint16, with any value for the unknown ids, perhaps `ids` itself; and these,
-        sorted.
+        table: [65536] int64, -1 for what is unknown.
     """
-    if ids.dtype == np.uint8 and ids.size and table[:256].max() <= 255:
-        # OpenCV goes through bytes some ten times as fast as indexing does.
-        unknown = [number for first, last in _runs(np.flatnonzero(table[:256] < 0)) for number in _within(ids, first, last)]
-        known = np.where(table[:256] < 0, np.arange(256), table[:256]).astype(np.uint8)
-        return ids if (known == np.arange(256)).all() else cv2.LUT(ids, known), unknown
-    wide = table[ids]
-    unknown_ids = np.unique(ids[wide < 0]).tolist() if wide.min(initial=0) < 0 else []
-    return wide.astype(np.uint8 if table.max() <= 255 else np.uint16), unknown_ids
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.table = table
+        bytes_alone = table[:256]
+        self._narrow = bool(bytes_alone.max() <= 255)
+        known = np.where(bytes_alone < 0, np.arange(256), bytes_alone)
+        self._bytes = None if (known == np.arange(256)).all() else known.astype(np.uint8)  # None: every id as it is
+        self._unknown = _runs(np.flatnonzero(bytes_alone < 0))
+
+    def look_up(self, ids: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        """Look up ids [H, W] uint8 or uint16.
+
+        Returns:
+            [H, W] uint8 where the values fit, else uint16, with any value for the unknown ids, perhaps `ids` itself; and the
+            unknown ids, sorted.
+        """
+        if ids.dtype == np.uint8 and ids.size and self._narrow:
+            # OpenCV goes through bytes some ten times as fast as indexing does.
+            unknown = [number for first, last in self._unknown for number in _within(ids, first, last)]
+            return ids if self._bytes is None else cv2.LUT(ids, self._bytes), unknown
+        wide = self.table[ids]
+        unknown = np.unique(ids[wide < 0]).tolist() if wide.min(initial=0) < 0 else []
+        return wide.astype(np.uint8 if self.table.max() <= 255 else np.uint16), unknown
 
 
 def _runs(numbers: np.ndarray) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -36,23 +37,22 @@ class Cells:
     boundary_iou: str = ""
 
     @property
-    def _parts(self) -> list[tuple[int, ...]]:
-        classes = self.num_classes
-        rings = len(self.bands) + 1 if self.bands else 1
-        return [
-            (rings, classes, classes),
-            (classes, 4) if self.boundary_f else (0,),
-            (classes, 3) if self.boundary_iou else (0,),
-        ]
-
-    @property
     def size(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self._parts)
+        return self.num_rings * self.num_classes**2 + sum(self._contours)
 
     @property
-    def rings_size(self) -> int:
-        """How many cells the confusion matrices take; they come first."""
-        return int(np.prod(self._parts[0]))
+    def tally_size(self) -> int:
+        """Of the vector that figures come from: what is right, predicted and in the target in place of each matrix."""
+        return self.num_rings * self.num_classes * 3 + sum(self._contours)
+
+    @property
+    def num_rings(self) -> int:
+        return len(self.bands) + 1 if self.bands else 1
+
+    @property
+    def _contours(self) -> tuple[int, int]:
+        """How many cells the boundary F-score and Boundary IoU take."""
+        return 4 * self.num_classes if self.boundary_f else 0, 3 * self.num_classes if self.boundary_iou else 0
 
     def count(self, predicted: np.ndarray, target: np.ndarray, *, ignore: int) -> np.ndarray:
         """The vector [size] int64 of one photograph from its maps of channels [H, W].
@@ -74,19 +74,43 @@ class Cells:
         return np.concatenate([part.ravel() for part in parts]) if len(parts) > 1 else parts[0].ravel()
 
     def rings(self, counts: np.ndarray) -> np.ndarray:
-        """Confusion matrices [..., R, C, C] of counts [..., size]; their sum over R is the confusion."""
-        return self._part(counts, 0)
+        """Confusion matrices [R, C, C] of counts [size]; their sum over R is the confusion."""
+        shape = (self.num_rings, self.num_classes, self.num_classes)
+        return counts[: int(np.prod(shape))].reshape(shape)
 
-    def boundary_f_counts(self, counts: np.ndarray) -> np.ndarray:
-        return self._part(counts, 1)
+    def tally(self, counts: np.ndarray) -> np.ndarray:
+        """What figures come from, [tally_size], of counts [size]."""
+        rings = self.rings(counts)
+        return np.concatenate([confusion.tally(rings).ravel(), counts[rings.size :]])
 
-    def boundary_iou_counts(self, counts: np.ndarray) -> np.ndarray:
-        return self._part(counts, 2)
+    def tally_records(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of records: (image, cell, count), where equal places add up."""
+        classes, matrices = self.num_classes, self.num_rings * self.num_classes**2
+        is_pair = records["cell"] < matrices
+        pairs, rest = records[is_pair], records[~is_pair]
+        row, predicted = np.divmod(pairs["cell"].astype(np.int64), classes)  # row: ring and target
+        column = row // classes * classes + predicted
+        right = row == column
+        cells = [
+            3 * row[right],
+            3 * column + 1,
+            3 * row + 2,
+            rest["cell"].astype(np.int64) - matrices + 3 * self.num_rings * classes,
+        ]
+        sources = [pairs[right], pairs, pairs, rest]
+        image, count = (np.concatenate([source[key] for source in sources]) for key in ("image", "count"))
+        return image, np.concatenate(cells), count
 
-    def _part(self, counts: np.ndarray, number: int) -> np.ndarray:
-        sizes = [int(np.prod(shape)) for shape in self._parts]
-        start = sum(sizes[:number])
-        return counts[..., start : start + sizes[number]].reshape(*counts.shape[:-1], *self._parts[number])
+    def parts(self, tallies: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of tallies [..., tally_size] those of matrices [..., R, C, 3], F-scores [..., C, 4], Boundary IoU [..., C, 3]."""
+        ends = np.cumsum([self.num_rings * self.num_classes * 3, *self._contours])
+        rings, f, iou = np.split(tallies, ends[:2], axis=-1)
+        before = tallies.shape[:-1]
+        return (
+            rings.reshape(*before, self.num_rings, self.num_classes, 3),
+            f.reshape(*before, -1, 4),
+            iou.reshape(*before, -1, 3),
+        )
 
 
 class Spool(AbstractContextManager["Spool"]):
@@ -102,7 +126,7 @@ class Spool(AbstractContextManager["Spool"]):
     def add(self, image: int, counts: np.ndarray) -> None:
         """Add the counts [size] of the photograph of a number."""
         self.used = True
-        cells = np.flatnonzero(counts)
+        cells = np.flatnonzero(counts != 0)  # of booleans it is five times as fast
         records = np.empty(len(cells), RECORD)
         records["image"], records["cell"], records["count"] = image, cells, counts[cells]
         self._file.write(records.tobytes())
@@ -124,7 +148,7 @@ def renumbered(records: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
     return changed
 
 
-def blocks_of_images(records: np.ndarray, most: int = 2**20) -> Iterator[tuple[int, int, np.ndarray]]:
+def blocks_of_images(records: np.ndarray, most: int = 2**18) -> Iterator[tuple[int, int, np.ndarray]]:
     """Records in parts of whole photographs, some `most` records each: (first photograph, the one behind the last, records)."""
     start = 0
     while start < len(records):
@@ -132,6 +156,7 @@ def blocks_of_images(records: np.ndarray, most: int = 2**20) -> Iterator[tuple[i
         if end < len(records):
             end = int(np.searchsorted(records["image"], records["image"][end - 1], side="right"))
         yield int(records["image"][start]), int(records["image"][end - 1]) + 1, records[start:end]
+        release(records)
         start = end
 
 
@@ -142,7 +167,15 @@ def dense_confusions(records: np.ndarray, cells: Cells, *, images: int) -> Itera
     starts = np.searchsorted(records["image"], range(0, images + step, step))
     for block, first in enumerate(range(0, images, step)):
         part = records[starts[block] : starts[block + 1]]
-        part = part[part["cell"] < cells.rings_size]
+        part = part[part["cell"] < cells.num_rings * classes**2]
         place = (part["image"].astype(np.int64) - first) * classes**2 + part["cell"] % classes**2
         shape = (min(step, images - first), classes, classes)
         yield np.bincount(place, part["count"], minlength=int(np.prod(shape))).astype(np.int64).reshape(shape)
+        release(records)
+
+
+def release(records: np.ndarray) -> None:
+    """Give back the memory of records that are mapped from a file, and were read: they can be read again."""
+    mapped = getattr(records, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

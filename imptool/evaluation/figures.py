@@ -45,10 +45,14 @@ class Measured:
     def counts(self) -> np.ndarray:
         """Summed over the split: [size] int64."""
         total = np.zeros(self.cells.size, np.int64)
-        for start in range(0, len(self.records), 2**20):
-            part = self.records[start : start + 2**20]
+        for _, _, part in blocks_of_images(self.records):
             np.add.at(total, part["cell"], part["count"].astype(np.int64))
         return total
+
+    @cached_property
+    def tally(self) -> np.ndarray:
+        """What the figures of the split come from: [tally_size] int64."""
+        return self.cells.tally(self.counts)
 
     @property
     def confusion(self) -> np.ndarray:
@@ -58,7 +62,7 @@ class Measured:
     @cached_property
     def figures(self) -> dict[str, float]:
         """By name, as `figures_of` gives them."""
-        return {key: float(value) for key, value in figures_of(self.counts, self.cells, self.labels).items()}
+        return {key: float(value) for key, value in figures_of(self.tally, self.cells, self.labels).items()}
 
     def confusions(self) -> Iterator[np.ndarray]:
         """The confusion matrices of the photographs, in blocks of them: [b, C, C] int64."""
@@ -67,29 +71,34 @@ class Measured:
     @cached_property
     def of_images(self) -> dict[str, np.ndarray]:
         """The figures of every photograph by itself, without distances and contours: each [N] float32."""
-        blocks = [_figures(matrices, self.labels, held=matrices) for matrices in self.confusions()]
+        blocks = [_figures(tallies, self.labels, held=tallies) for tallies in map(confusion.tally, self.confusions())]
         return {
             key: np.concatenate([block[key] for block in blocks]).astype(np.float32) for key in (blocks[0] if blocks else ())
         }
 
     @cached_property
     def replicates(self) -> dict[str, np.ndarray]:
-        """The figures of the resampled splits, each [replicates]; of equal photographs they are drawn alike."""
+        """The figures of the resampled splits, each [replicates]; of equal photographs they are drawn alike.
+
+        Of too few photographs for any interval there is one of nan.
+        """
+        if len(self.images) < bootstrap.ENOUGH:
+            return {key: np.full(1, np.nan) for key in self.figures}
         weights = bootstrap.draw_weights(len(self.images))
-        step = max(_CELLS // self.cells.size, 1)
+        step = max(_CELLS // self.cells.tally_size, 1)
         blocks = [
-            figures_of(self._resampled(weights[start : start + step]), self.cells, self.labels, held=self.counts)
+            figures_of(self._resampled(weights[start : start + step]), self.cells, self.labels, held=self.tally)
             for start in range(0, len(weights), step)
         ]
         return {key: np.concatenate([block[key] for block in blocks]) for key in self.figures}
 
     def _resampled(self, weights: np.ndarray) -> np.ndarray:
-        """The counts of resampled splits [b, size], of weights [b, N]; some photographs at a time."""
-        sums = np.zeros((len(weights), self.cells.size), np.int64)
+        """The tallies of resampled splits [b, tally_size], of weights [b, N]; some photographs at a time."""
+        sums = np.zeros((len(weights), self.cells.tally_size), np.int64)
         for first, last, records in blocks_of_images(self.records):
-            image, cell, count = records["image"] - np.uint32(first), records["cell"], records["count"]
-            part = bootstrap.Resampler(image, cell, count, images=last - first, num_cells=self.cells.size)
-            sums += part(weights[:, first:last])
+            image, cell, count = self.cells.tally_records(records)
+            images, num_cells = last - first, self.cells.tally_size
+            sums += bootstrap.Resampler(image - first, cell, count, images=images, num_cells=num_cells)(weights[:, first:last])
         return sums
 
     @cached_property
@@ -127,34 +136,33 @@ def intervals_of(replicates: Mapping[str, np.ndarray], photographs: Mapping[str,
     return dict(zip(replicates, zip(low, high, strict=True), strict=True))
 
 
-def figures_of(counts: np.ndarray, cells: Cells, labels: LabelSet, *, held: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Every figure of counts [..., size], each [...]: shares 0..1, nan where there is nothing to divide by.
+def figures_of(tallies: np.ndarray, cells: Cells, labels: LabelSet, *, held: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Every figure of tallies [..., tally_size], each [...]: shares 0..1, nan where there is nothing to divide by.
 
     Args:
-        held: counts [size] of the split that the counts were drawn from: a class that was not drawn takes part in means
+        held: the tally [tally_size] of the split that these were drawn from: a class that was not drawn takes part in means
             with its figure there, so that all means are over the same classes.
     Returns:
         The keys of `summarize`; "group/<name>/miou" and "/macc"; "class/<id>/iou" and "/accuracy". The same behind
         "band/<width>/" and "ring/<start>/". Where they were counted, "boundary_f" and "boundary_iou", means over the
         foreground classes, and "class/<id>/boundary_f" and "/boundary_iou".
     """
-    held = counts if held is None else held
-    rings, held_rings = cells.rings(counts), cells.rings(held)
+    (rings, *contour_counts), (held_rings, *held_counts) = (
+        cells.parts(each) for each in (tallies, tallies if held is None else held)
+    )
     figures = _figures(rings.sum(-3), labels, held=held_rings.sum(-3))
-    for kind, starts, matrices, held_matrices in (
+    for kind, starts, parts, held_parts in (
         ("band", cells.bands, boundary.bands_of_rings(rings), boundary.bands_of_rings(held_rings)),
         ("ring", (0.0, *cells.bands), rings, held_rings),
     ):
         if cells.bands:
-            of_all = _figures(matrices, labels, held=held_matrices)
+            of_all = _figures(parts, labels, held=held_parts)
             for place, start in enumerate(starts):
                 figures |= {distance_key(kind, start, key): value[..., place] for key, value in of_all.items()}
-    for key, measure, part in (
-        ("boundary_f", contours.boundary_f, cells.boundary_f_counts),
-        ("boundary_iou", contours.boundary_iou, cells.boundary_iou_counts),
-    ):
-        if getattr(cells, key):
-            values = confusion.or_held(measure(part(counts)), measure(part(held)))
+    measures = {"boundary_f": contours.boundary_f, "boundary_iou": contours.boundary_iou}
+    for (key, measure), counts, held_ones in zip(measures.items(), contour_counts, held_counts, strict=True):
+        if counts.size:
+            values = confusion.or_held(measure(counts), measure(held_ones))
             figures[key] = confusion.mean_of_present(values[..., labels.foreground])
             figures |= {f"class/{class_id}/{key}": values[..., channel] for channel, class_id in enumerate(labels.ids)}
     return figures
@@ -174,11 +182,11 @@ def groups_of(labels: LabelSet) -> dict[str, list[int]]:
     return groups
 
 
-def _figures(matrices: np.ndarray, labels: LabelSet, *, held: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures of confusion matrices [..., C, C], each [...]."""
-    figures = confusion.summarize(matrices, foreground=labels.foreground, things=labels.things, held=held)
-    iou = confusion.or_held(confusion.class_iou(matrices), confusion.class_iou(held))
-    accuracy = confusion.or_held(confusion.class_accuracy(matrices), confusion.class_accuracy(held))
+def _figures(tallies: np.ndarray, labels: LabelSet, *, held: np.ndarray) -> dict[str, np.ndarray]:
+    """The figures of tallies [..., C, 3], each [...]."""
+    figures = confusion.summarize(tallies, foreground=labels.foreground, things=labels.things, held=held)
+    iou = confusion.or_held(confusion.class_iou(tallies), confusion.class_iou(held))
+    accuracy = confusion.or_held(confusion.class_accuracy(tallies), confusion.class_accuracy(held))
     for name, channels in groups_of(labels).items():
         figures[f"group/{name}/miou"] = confusion.mean_of_present(iou[..., channels])
         figures[f"group/{name}/macc"] = confusion.mean_of_present(accuracy[..., channels])

@@ -14,7 +14,7 @@ import numpy as np
 from imptool.data.coco import read_coco, read_results
 from imptool.data.dataset import Dataset
 from imptool.data.images import find_images, path_under, read_label_map
-from imptool.data.label_set import MAX_ID, LabelSet, look_up
+from imptool.data.label_set import MAX_ID, IdTable, LabelSet
 from imptool.data.layouts import Item
 from imptool.files import InputError, nearest, read_yaml
 
@@ -55,6 +55,7 @@ class PredictedMaps:
     Attributes:
         paths: {stem of the photograph: PNG}.
         missing: the stems without any; where `background` is not None they are read as maps of this channel alone.
+        unclear: {stem: PNGs of its name}, where there are several and none lies at the photograph's own path.
         additional: PNGs that belong to no photograph of the split, as paths under the folder.
     """
 
@@ -62,13 +63,17 @@ class PredictedMaps:
     labels: LabelSet
     paths: Mapping[str, Path]
     missing: frozenset[str]
+    unclear: Mapping[str, Sequence[str]]
     additional: tuple[str, ...]
-    table: np.ndarray  # id in the files -> channel
+    table: IdTable  # id in the files -> channel
     resize: bool
     background: int | None
 
     def load(self, item: Item, target: np.ndarray) -> Parsed:
         """Read the prediction for a photograph with this target [H, W]; InputError when it is missing or does not fit."""
+        if item.stem in self.unclear:
+            places = " and ".join(self.unclear[item.stem][:2])
+            raise InputError(f"{self.folder} has {places}: which of them is {item.stem}? Lay it at {item.stem}.png")
         if item.stem in self.missing:
             if self.background is None:
                 raise InputError(f"{self.folder} has no {item.stem}.png: predict it, or add --missing-as-background")
@@ -117,16 +122,17 @@ def find_maps(
     under = folder / LABELS if (folder / LABELS).is_dir() else folder
     pngs = {path_under(under, path): path for path in find_images(under) if path.suffix.lower() == ".png"}
     items = dataset.split(split)
-    found = _match(items, pngs)
-    if not found:
+    found, unclear = _match(items, pngs)
+    if not found and not unclear:
         example = f"such as {items[0].stem}.png"
         raise InputError(f"{under}: none of its {len(pngs)} PNGs is named after a photograph of split {split}, {example}")
-    used = set(found.values())
+    used = {*found.values(), *(pngs[name] for names in unclear.values() for name in names)}
     return PredictedMaps(
         under,
         labels,
         found,
-        frozenset(item.stem for item in items if item.stem not in found),
+        frozenset(item.stem for item in items if item.stem not in found and item.stem not in unclear),
+        unclear,
         tuple(name for name, path in pngs.items() if path not in used),
         labels.channel_table(remap),
         resize,
@@ -134,42 +140,51 @@ def find_maps(
     )
 
 
-def _match(items: Sequence[Item], pngs: Mapping[str, Path]) -> dict[str, Path]:
-    """{stem: PNG}: `stem.png`, `name of the photograph.png` where two share a stem, or a PNG of that name anywhere."""
+def _match(items: Sequence[Item], pngs: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, list[str]]]:
+    """{stem: PNG}: `stem.png`, `name of the photograph.png` where two share a stem, or a PNG of that name anywhere.
+
+    And {stem: PNGs} where several have its name.
+    """
     names = Counter(Path(item.stem).name for item in items)
-    anywhere: dict[str, list[Path]] = {}
-    for relative, png in pngs.items():
-        anywhere.setdefault(Path(relative).stem, []).append(png)
-    found = {}
+    anywhere: dict[str, list[str]] = {}
+    for relative in pngs:
+        anywhere.setdefault(Path(relative).stem, []).append(relative)
+    found, unclear = {}, {}
     for item in items:
         name = Path(item.stem).name
         beside = item.stem[: len(item.stem) - len(name)]
-        alone = anywhere.get(name, []) if names[name] == 1 else []
         path = pngs.get(f"{item.stem}.png") or pngs.get(f"{beside}{item.image.name}.png")
-        if path or len(alone) == 1:
-            found[item.stem] = path or alone[0]
-    return found
+        of_name = anywhere.get(name, []) if names[name] == 1 else []
+        if path or len(of_name) == 1:
+            found[item.stem] = path or pngs[of_name[0]]
+        elif of_name:
+            unclear[item.stem] = of_name
+    return found, unclear
 
 
-def read_predicted(path: Path, target: np.ndarray, labels: LabelSet, table: np.ndarray, *, resize: bool) -> np.ndarray:
+def read_predicted(path: Path, target: np.ndarray, labels: LabelSet, table: IdTable, *, resize: bool) -> np.ndarray:
     """Read a predicted label map as channels [H, W]; InputError when it is broken, of another size, or holds unknown ids.
 
     Pixels that the target ignores may hold the ignore id.
     """
-    ids = read_label_map(path)
+    try:
+        ids = read_label_map(path)
+    except InputError as error:  # colours are stated for targets alone
+        raise InputError(str(error).partition(", or state")[0], kind=error.kind) from error
     if ids.shape != target.shape:
         sizes = f"{ids.shape[0]}x{ids.shape[1]}, its target {target.shape[0]}x{target.shape[1]}"
         if not resize:
             raise InputError(f"{path} is {sizes} (height x width): predict at that size, or add --resize")
         ids = cv2.resize(ids.astype(np.uint16), target.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    channels, unknown = look_up(ids, table)
+    channels, unknown = table.look_up(ids)
     if labels.ignore in unknown:
         free = (ids == labels.ignore) & (target == labels.ignore_channel)
         channels = np.where(free, 0, channels)
         unknown = [number for number in unknown if number != labels.ignore or (ids[~free] == number).any()]
     if unknown:
         names = ", ".join(map(str, unknown[:5]))
-        raise InputError(f"{path} holds id {names}, not in the class list: say what it is, such as --remap {unknown[0]}=0")
+        example = f"--remap {unknown[0]}={labels.ids[0]}"
+        raise InputError(f"{path} holds id {names}, not in the class list: say what it is, such as {example}")
     return channels
 
 
@@ -181,27 +196,24 @@ def parse_remap(texts: Sequence[str], labels: LabelSet) -> dict[int, int]:
     """
     remap: dict[int, int] = {}
     for text in texts:
-        for source, target in _remap_pairs(text):
-            try:
-                pair = int(source), int(target)
-            except (ValueError, TypeError) as error:
-                raise InputError(
-                    f"--remap {text}: write ids such as 7=1,8=0, or the path of a YAML with lines such as 7: 1"
-                ) from error
-            # A dataset's own remap drops ids to its ignore id: no prediction is ignored, so these stay unknown.
-            if pair[1] == labels.ignore:
-                continue
-            if remap.setdefault(*pair) != pair[1]:
-                raise InputError(f"--remap {text}: {pair[0]} cannot be both {remap[pair[0]]} and {pair[1]}")
+        for source, target in _remap_pairs(text, labels):
+            if remap.setdefault(source, target) != target:
+                raise InputError(f"--remap {text}: {source} cannot be both {remap[source]} and {target}")
     return remap
 
 
-def _remap_pairs(text: str) -> list[tuple[Any, Any]]:
+def _remap_pairs(text: str, labels: LabelSet) -> list[tuple[int, int]]:
     if Path(text).suffix not in (".yaml", ".yml"):
-        return [(source, target) for source, _, target in (part.partition("=") for part in text.split(","))]
-    pairs = read_yaml(Path(text))
-    pairs = pairs.get("remap", pairs)
-    return list(pairs.items()) if isinstance(pairs, dict) else [(None, None)]
+        try:
+            return [(int(source), int(target)) for source, _, target in (part.partition("=") for part in text.split(","))]
+        except ValueError as error:
+            raise InputError(f"--remap {text}: write ids such as 7=1,8=0, or the path of a YAML") from error
+    whole = read_yaml(Path(text))
+    pairs = whole.get("remap", whole)
+    if not isinstance(pairs, dict) or any(type(number) is not int for pair in pairs.items() for number in pair):
+        raise InputError(f"--remap {text}: write lines such as 7: 1, from id to id")
+    # A dataset's own remap drops ids to its ignore id: no prediction is ignored, so these stay unknown.
+    return [(source, target) for source, target in pairs.items() if whole is pairs or target != labels.ignore]
 
 
 def _check_remap(remap: Mapping[int, int], labels: LabelSet, dataset: Dataset) -> None:

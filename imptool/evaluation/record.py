@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import platform
@@ -33,6 +34,7 @@ from imptool.metrics.conventions import DEFINITIONS as CONVENTIONS
 from imptool.metrics.conventions import conventions
 
 SCHEMA = 2  # of metrics.json
+ABOUT = ("model", "weights", "recipe", "predictions", "remap", "resize", "missing_as_background")
 METRICS, PER_IMAGE, COUNTS = "metrics.json", "per_image.csv", "per_image.npz"
 RESAMPLED = ("AP", "AP50")  # which have intervals
 _DAMAGE = (  # what reading a file raises that was cut, edited or swapped
@@ -114,8 +116,8 @@ class Evaluation:
         """The mIOU of a predictor as other tools define it."""
         if predictor not in self._conventions:
             measured = self.measured[predictor]
-            per_image = (matrix for block in measured.confusions() for matrix in block)
-            self._conventions[predictor] = conventions(measured.confusion, per_image, foreground=self.labels.foreground)
+            blocks = measured.confusions()
+            self._conventions[predictor] = conventions(measured.confusion, blocks, foreground=self.labels.foreground)
         return self._conventions[predictor]
 
     @cached_property
@@ -125,12 +127,14 @@ class Evaluation:
 
 def write_record(result: Evaluation, folder: Path) -> list[Path]:
     """Write `metrics.json`, and of semantic maps `per_image.csv`; and `per_image.npz`, which `imptool compare` reads."""
-    write_json(folder / METRICS, _plain(to_plain(result)), indent=1)
+    for name in (METRICS, PER_IMAGE):
+        (folder / name).unlink(missing_ok=True)  # of an earlier evaluation: half of each would be worse than none
     _write_counts(result, folder / COUNTS)
-    if not result.measured:
-        return [folder / METRICS, folder / COUNTS]
-    _write_per_image(result, folder / PER_IMAGE)
-    return [folder / METRICS, folder / PER_IMAGE, folder / COUNTS]
+    if result.measured:
+        _write_per_image(result, folder / PER_IMAGE)
+    plain = to_plain(result) | {"counts": {"file": COUNTS, "sha256": _hash(folder / COUNTS)}}
+    write_json(folder / METRICS, _plain(plain), indent=1)
+    return [folder / name for name in (METRICS, PER_IMAGE, COUNTS) if (folder / name).is_file()]
 
 
 def to_plain(result: Evaluation) -> dict[str, Any]:
@@ -169,10 +173,7 @@ def _semantic(result: Evaluation, name: str) -> dict[str, Any]:
     plain["confusion"] = measured.confusion.tolist()
     plain["conventions"] = {key: {"miou": value, "means": CONVENTIONS[key]} for key, value in result.conventions(name).items()}
     plain["counted"] = {"bands": list(cells.bands), "boundary_f": cells.boundary_f, "boundary_iou": cells.boundary_iou}
-    for key, counts in (
-        ("boundary_f", cells.boundary_f_counts(measured.counts)),
-        ("boundary_iou", cells.boundary_iou_counts(measured.counts)),
-    ):
+    for key, counts in zip(("boundary_f", "boundary_iou"), cells.parts(measured.tally)[1:], strict=True):
         if key in measured.figures:
             plain |= {key: measured.figures[key], f"{key}_counts": counts.tolist()}
             plain["intervals"][key] = measured.intervals[key]
@@ -268,10 +269,15 @@ def load_record(path: Path) -> Evaluation:
     folder = path.parent if path.name == METRICS else path
     if not (folder / METRICS).is_file():
         raise InputError(f"{path} holds no {METRICS}: imptool eval writes it")
-    plain = read_json(folder / METRICS)
-    if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
-        raise InputError(f"{folder / METRICS} is of another version of imptool eval, or none of its files: evaluate again")
     try:
+        plain = read_json(folder / METRICS)
+    except InputError:
+        plain = None
+    if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
+        raise InputError(f"{folder / METRICS} is damaged, of another version, or not of imptool eval: evaluate again")
+    try:
+        if plain["counts"]["sha256"] != _hash(folder / COUNTS):
+            raise ValueError(f"{COUNTS} was not written along with {METRICS}")
         return _loaded(plain, folder)
     except _DAMAGE as error:
         words = " ".join(str(error).split())[:120]
@@ -286,12 +292,15 @@ def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:
         measured = {}
         for number, name in enumerate(_in_file(plain["semantic"].keys())):
             counted = plain["semantic"][name]["counted"]
-            cells = Cells(len(labels.classes), tuple(counted["bands"]), counted["boundary_f"], counted["boundary_iou"])
+            sizes = [counted[key] for key in ("boundary_f", "boundary_iou")]
+            if not all(isinstance(size, str) for size in (*sizes, plain["main"])):
+                raise TypeError("its sizes or names are no text")
+            cells = Cells(len(labels.classes), tuple(map(float, counted["bands"])), *sizes)
             measured[name] = Measured(labels, cells, images, _checked(arrays[f"semantic/{number}"], cells, images))
         precision = {
             kind: AveragePrecision(
                 {key: _number(figures[key]) for key in AP_DEFINITIONS},
-                {int(key): {name: _number(row[name]) for name in AP_DEFINITIONS} for key, row in figures["per_class"].items()},
+                dict(sorted((int(key), _numbers(row)) for key, row in figures["per_class"].items())),
                 Matches.from_arrays(
                     {name.removeprefix(f"{kind}/"): arrays[name] for name in arrays.files if name.startswith(f"{kind}/")}
                 ),
@@ -300,12 +309,14 @@ def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:
         }
     if any(each.matches.images != len(images) for each in precision.values()):
         raise ValueError("its matches are of other photographs")
+    if any(list(each.per_class) != each.matches.categories.tolist() for each in precision.values()):
+        raise ValueError("its matches are of other classes")
     return Evaluation(
         dataset=about["name"],
         source=about["source"],
         split=about["split"],
         labels=labels,
-        about={key: plain[key] for key in ("model", "weights", "recipe", "predictions") if key in plain},
+        about={key: plain[key] for key in ABOUT if key in plain},
         main=plain["main"],
         images=images,
         labels_hash=about["labels_hash"],
@@ -330,6 +341,15 @@ def _checked(records: np.ndarray, cells: Cells, images: Sequence[str]) -> np.nda
     if len(records) and (records["cell"].max() >= cells.size or records["image"].max() >= len(images)):
         raise ValueError("its counts are of other classes or photographs")
     return records
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(row[name]) for name in AP_DEFINITIONS}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _number(value: float | None) -> float:

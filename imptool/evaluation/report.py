@@ -22,6 +22,7 @@ from imptool.evaluation.sheets import (
     band_curves,
     bands_sheet,
     classes_sheet,
+    for_plots,
     precision_shares,
     share,
     summary_sheet,
@@ -55,14 +56,13 @@ def write_plots(result: Evaluation, folder: Path) -> list[Path]:
     if not result.measured:
         return []
     names, ids = [drawable(name) or f"class {number}" for number, name in enumerate(result.labels.names)], result.labels.ids
-    values = {name: [each.figures[f"class/{number}/iou"] for number in ids] for name, each in result.measured.items()}
-    intervals = {
-        name: np.array([each.intervals[f"class/{number}/iou"] for number in ids]) for name, each in result.measured.items()
-    }
-    first = next(iter(result.measured.values()))
+    measured = for_plots(result.measured)
+    values = {name: [each.figures[f"class/{number}/iou"] for number in ids] for name, each in measured.items()}
+    intervals = {name: np.array([each.intervals[f"class/{number}/iou"] for number in ids]) for name, each in measured.items()}
+    first = next(iter(measured.values()))
     paths = [*plot_class_bars(folder / "classes.png", names, values, intervals)]
     if first.cells.bands:
-        paths += plot_bands(folder / "bands.png", first.cells.bands, *band_curves(result.measured, first.cells.bands))
+        paths += plot_bands(folder / "bands.png", first.cells.bands, *band_curves(measured, first.cells.bands))
     return [*paths, *plot_confusion(folder / "confusion.png", names, first.confusion)]
 
 

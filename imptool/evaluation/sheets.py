@@ -11,6 +11,7 @@ from imptool.data.label_set import LabelSet
 from imptool.data.palette import voc_palette
 from imptool.evaluation.figures import Measured, distance_key, groups_of
 from imptool.evaluation.record import Evaluation
+from imptool.report.overlays import drawable
 from imptool.report.page import Cell, Share, Swatch
 from imptool.report.tables import Sheet
 
@@ -127,6 +128,13 @@ def band_curves(
         for name, each in measured.items()
     }
     return curves, intervals
+
+
+def for_plots(measured: Mapping[str, Measured]) -> dict[str, Measured]:
+    """The same under names that a plot can show: those of runs come from folders, and may hold anything."""
+    names = [drawable(name) or "run" for name in measured]
+    names = [name if names.count(name) == 1 else f"{name} {number}" for number, name in enumerate(names, start=1)]
+    return dict(zip(names, measured.values(), strict=True))
 
 
 def swatch(labels: LabelSet, channel: int) -> Swatch:

@@ -359,7 +359,10 @@ def _detection(result: dict[str, Any], size: tuple[int, int], iou_type: str) -> 
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _encoded(segmentation: Any, size: tuple[int, int]) -> Any:

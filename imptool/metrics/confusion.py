@@ -60,47 +60,46 @@ def confusion_matrix(predicted: np.ndarray, target: np.ndarray, *, num_classes: 
     return counts
 
 
-def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """IOU per class [..., C] of confusions [..., C, C]: nan for a class absent from both sides, 0 for one never present."""
-    hits, predicted, target = totals(confusion)
+def tally(confusion: np.ndarray) -> np.ndarray:
+    """What the figures need of confusion matrices [..., C, C]: the pixels of each class that are right, predicted, and in
+    the target, [..., C, 3]. Tallies are summed over a split as confusion matrices are."""
+    return np.stack([np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-2), confusion.sum(-1)], axis=-1)
+
+
+def class_iou(tallies: np.ndarray) -> np.ndarray:
+    """IOU per class [..., C] of tallies [..., C, 3]: nan for a class absent from both sides, 0 for one never present."""
+    hits, predicted, target = np.moveaxis(tallies, -1, 0)
     return _ratio(hits, predicted + target - hits)
 
 
-def class_accuracy(confusion: np.ndarray) -> np.ndarray:
+def class_accuracy(tallies: np.ndarray) -> np.ndarray:
     """Accuracy (recall) per class [..., C]: nan for a class absent from the target."""
-    hits, _, target = totals(confusion)
-    return _ratio(hits, target)
+    return _ratio(tallies[..., 0], tallies[..., 2])
 
 
-def pixel_accuracy(confusion: np.ndarray) -> np.ndarray:
+def pixel_accuracy(tallies: np.ndarray) -> np.ndarray:
     """The share of counted pixels that are predicted right, 0..1 [...]; nan if nothing was counted."""
-    hits, _, target = totals(confusion)
-    return _ratio(hits.sum(-1), target.sum(-1))
+    return _ratio(tallies[..., 0].sum(-1), tallies[..., 2].sum(-1))
 
 
-def frequency_weighted_iou(confusion: np.ndarray) -> np.ndarray:
+def frequency_weighted_iou(tallies: np.ndarray) -> np.ndarray:
     """IOU weighted by the pixels of each class in the target, 0..1 [...]; nan if nothing was counted."""
-    target = totals(confusion)[2]
-    return _ratio(np.nansum(class_iou(confusion) * target, -1), target.sum(-1))
-
-
-def totals(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels of each class [..., C] that are right, that are predicted, that are in the target."""
-    return np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-2), confusion.sum(-1)
+    target = tallies[..., 2]
+    return _ratio(np.nansum(class_iou(tallies) * target, -1), target.sum(-1))
 
 
 def summarize(
-    confusion: np.ndarray, *, foreground: Sequence[int], things: Sequence[int], held: np.ndarray | None = None
+    tallies: np.ndarray, *, foreground: Sequence[int], things: Sequence[int], held: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """The figures of confusion matrices [..., C, C], each [...], 0..1; `DEFINITIONS` says what each is.
+    """The figures of tallies [..., C, 3], each [...], 0..1; `DEFINITIONS` says what each is.
 
     Args:
         foreground, things: class indices.
-        held: [..., C, C] to take the IOU and accuracy of a class from where it is absent, such as the matrix of the split
-            from which these were drawn.
+        held: [..., C, 3] to take the IOU and accuracy of a class from where it is absent, such as those of the split from
+            which these were drawn.
     """
-    held = confusion if held is None else held
-    iou, accuracy = or_held(class_iou(confusion), class_iou(held)), or_held(class_accuracy(confusion), class_accuracy(held))
+    held = tallies if held is None else held
+    iou, accuracy = or_held(class_iou(tallies), class_iou(held)), or_held(class_accuracy(tallies), class_accuracy(held))
     parts: dict[str, Any] = {
         "": np.asarray(foreground, np.intp),
         "_with_background": slice(None),
@@ -109,8 +108,8 @@ def summarize(
     return {
         **{f"miou{name}": mean_of_present(iou[..., part]) for name, part in parts.items()},
         **{f"macc{name}": mean_of_present(accuracy[..., part]) for name, part in parts.items()},
-        "pixel_accuracy": pixel_accuracy(confusion),
-        "frequency_weighted_iou": frequency_weighted_iou(confusion),
+        "pixel_accuracy": pixel_accuracy(tallies),
+        "frequency_weighted_iou": frequency_weighted_iou(tallies),
     }
 
 

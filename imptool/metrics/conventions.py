@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imptool.metrics.confusion import class_iou, mean_of_present, totals
+from imptool.metrics.confusion import class_iou, mean_of_present, tally
 
 DEFINITIONS = {
     "imptool": "imptool's mIOU: mean over the foreground classes of the IOU of pixels summed over the split; a class absent "
@@ -40,14 +40,14 @@ def conventions(confusion: np.ndarray, per_image: Iterable[np.ndarray], *, foreg
 
     Args:
         confusion: [C, C], summed over the split: rows are the target's classes, columns the predicted ones.
-        per_image: the matrices [C, C] it is the sum of, gone through once.
+        per_image: the matrices [C, C] it is the sum of, or blocks of them [b, C, C], gone through once.
         foreground: class indices.
     Raises:
         ValueError: the matrices of the images do not sum to `confusion`.
     """
     confusion = np.asarray(confusion)
-    iou = class_iou(confusion)
-    in_target = totals(confusion)[2] > 0
+    tallies = tally(confusion)
+    iou, in_target = class_iou(tallies), tallies[..., 2] > 0
     return {
         "imptool": float(mean_of_present(iou[np.asarray(foreground, np.intp)])),
         "mmseg": float(mean_of_present(iou)),
@@ -63,18 +63,17 @@ def _over_images(confusion: np.ndarray, per_image: Iterable[np.ndarray]) -> dict
     seen = np.zeros_like(confusion)
     images = pairs = 0
     sum_of_iou = sum_of_means = sum_of_means_with_zeros = 0.0
-    for matrix in per_image:
-        seen = seen + matrix
-        if not np.any(matrix):
-            continue
-        iou = class_iou(np.asarray(matrix))
-        present = int(np.count_nonzero(~np.isnan(iou)))
-        total = float(np.nansum(iou))
-        images += 1
-        pairs += present
-        sum_of_iou += total
-        sum_of_means += total / present
-        sum_of_means_with_zeros += total / len(iou)
+    for matrices in per_image:
+        matrices = np.asarray(matrices).reshape(-1, *confusion.shape)
+        seen = seen + matrices.sum(0)
+        iou = class_iou(tally(matrices[matrices.any(axis=(-2, -1))]))
+        present = np.count_nonzero(~np.isnan(iou), axis=-1)
+        total = np.nansum(iou, axis=-1)
+        images += len(iou)
+        pairs += int(present.sum())
+        sum_of_iou += float(total.sum())
+        sum_of_means += float((total / present).sum())
+        sum_of_means_with_zeros += float(total.sum()) / len(confusion)
     if not np.array_equal(seen, confusion):
         raise ValueError(f"per_image must sum to confusion ({confusion.sum()} pixels), got {seen.sum()} pixels")
     return {

@@ -44,9 +44,11 @@ class ProgressBar:
 
     def update(self, done: int, note: str = "") -> None:
         """Set how much is done; on a file or pipe, print a line every quarter of a minute and at the end."""
-        self.bar.update(self.task, completed=done, note=note)
+        if self.console.is_terminal:
+            self.bar.update(self.task, completed=done, note=note)
+            return
         now = time.monotonic()
-        if self.console.is_terminal or (done < self.total and now - self.last_line < _SECONDS_BETWEEN_LINES):
+        if done < self.total and now - self.last_line < _SECONDS_BETWEEN_LINES:
             return
         self.last_line = now
         left = (now - self.began) / max(done - self.first, 1) * (self.total - done)
@@ -60,7 +62,12 @@ class ProgressBar:
 
 def say(console: Console, line: str) -> None:
     """Print a line as it is: a path may hold what rich takes for markup."""
-    console.print(line.translate(_CONTROLS), highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(plain(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def plain(line: str) -> str:
+    """A line without what would steer a terminal."""
+    return line.translate(_CONTROLS)
 
 
 def count_of(number: int, noun: str) -> str:

@@ -28,7 +28,7 @@ from imptool.checkpoint import (
 from imptool.data.dataset import Dataset
 from imptool.data.samples import Sample, TrainingSamples, read_pair
 from imptool.files import InputError, read_ahead
-from imptool.metrics.confusion import confusion_matrix, summarize
+from imptool.metrics.confusion import confusion_matrix, summarize, tally
 from imptool.models.inference import parse_image
 from imptool.models.parser import Parser
 from imptool.recipe import Recipe, Stage
@@ -231,7 +231,7 @@ class StageJob:
         self.model.train()
         if distributed.any_of(bool(self.stop)):
             return None
-        return float(summarize(distributed.sum_of(total), foreground=labels.foreground, things=labels.things)["miou"])
+        return float(summarize(tally(distributed.sum_of(total)), foreground=labels.foreground, things=labels.things)["miou"])
 
     def _restore(self, checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
         load_state(self.model, checkpoint.pop("model"), source=self.run)
