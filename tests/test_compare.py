@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,3 +202,21 @@ def test_a_rank_by_itself_silences_nothing(measured: Path, imptool: Imptool, mon
     monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert "Difference from worse" in imptool("compare", *evaluations("worse", "better")).stdout
+
+
+def test_runs_on_few_photographs_are_compared_without_intervals(workplace: Path, imptool: Imptool) -> None:
+    """Label maps and detections of the two val photographs: one found as it is, one not at all."""
+    assert imptool("convert-instances", "drawn.yaml").exit_code == 0
+    truth = json.loads(Path("instances/drawn/val.json").read_text())
+    for name, count in (("all", None), ("none", 0)):
+        keys = ("image_id", "category_id", "segmentation", "bbox")
+        results = [{"score": 1, **{key: found[key] for key in keys}} for found in truth["annotations"]]
+        shutil.copytree("data/drawn/labels", name)
+        Path(name, "images.json").write_text(json.dumps(truth))
+        Path(name, "predictions.json").write_text(json.dumps(results[:count]))
+        assert imptool("eval", "--predictions", name, "--dataset", "drawn.yaml").exit_code == 0
+    result = imptool("compare", "evaluations/drawn-val/none", "evaluations/drawn-val/all", "--format", "csv")
+    assert result.exit_code == 0, result.output
+    mask = row(rows(result.stdout), "all", "mask AP")
+    assert (mask["difference"], mask["difference_low"], mask["certain"]) == ("1.000000", "", "no")
+    assert row(rows(result.stdout), "all", "miou")["difference"] == "0.000000"

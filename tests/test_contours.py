@@ -7,27 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from scipy import ndimage
+from small_maps import IGNORE, OPTIONS, pairs, rows
 
 from imptool.metrics.contours import boundary_f, boundary_f_counts, boundary_iou, boundary_iou_counts, pixels
-
-IGNORE = 255
-OPTIONS = {"num_classes": 4, "ignore": IGNORE}
-
-sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
-classes = st.sampled_from([0, 1, 2, 3])
-pairs = sizes.flatmap(
-    lambda size: st.tuples(
-        arrays(np.int64, size, elements=classes),
-        arrays(np.uint8, size, elements=st.one_of(classes, st.just(IGNORE))),
-    )
-)
-
-
-def rows(*lines: str) -> np.ndarray:
-    """A semantic map from lines of digits; a dot is the ignore id."""
-    return np.array([[IGNORE if c == "." else int(c) for c in line] for line in lines], np.uint8)
 
 
 def outfit(seed: int, *, size: tuple[int, int] = (110, 80), num_classes: int = 4, ignored: float = 0.05) -> np.ndarray:

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import jaccard_score
+from small_maps import IGNORE, OPTIONS, classes, pairs, rows, sizes
 
 from imptool.metrics.boundary import (
     NO_BOUNDARY,
@@ -31,25 +32,9 @@ from imptool.metrics.confusion import (
 )
 from imptool.metrics.prior import count_positions, predict_prior
 
-IGNORE = 255
-OPTIONS = {"num_classes": 4, "ignore": IGNORE}
-
-sizes = st.tuples(st.integers(1, 12), st.integers(1, 12))
-classes = st.sampled_from([0, 1, 2, 3])
 targets = sizes.flatmap(lambda size: arrays(np.uint8, size, elements=st.one_of(classes, st.just(IGNORE))))
 long_sizes = st.one_of(st.tuples(st.integers(1, 5), st.integers(1, 40)), st.tuples(st.integers(1, 40), st.integers(1, 5)))
 few_edges = long_sizes.flatmap(lambda size: arrays(np.uint8, size, elements=st.sampled_from([0] * 30 + [1, IGNORE])))
-pairs = sizes.flatmap(
-    lambda size: st.tuples(
-        arrays(np.int64, size, elements=classes),
-        arrays(np.uint8, size, elements=st.one_of(classes, st.just(IGNORE))),
-    )
-)
-
-
-def rows(*lines: str) -> np.ndarray:
-    """A semantic map from lines of digits; a dot is the ignore id."""
-    return np.array([[IGNORE if c == "." else int(c) for c in line] for line in lines], np.uint8)
 
 
 class TestConfusion:

@@ -84,9 +84,10 @@ class Evaluation:
 
     @cached_property
     def precision_replicates(self) -> dict[str, np.ndarray]:
-        """AP of the resampled splits, each [replicates]: "box/AP", "mask/AP50", "mask/class/3/AP"."""
+        """AP of the resampled splits, each [replicates]: "box/AP", "mask/AP50", "mask/class/3/AP"; as `Measured` has them."""
         found: dict[str, np.ndarray] = {}
-        weights = bootstrap.draw_weights(len(self.images)) if self.precision else np.empty((0, 0), np.int64)
+        few = len(self.images) < bootstrap.ENOUGH
+        weights = bootstrap.draw_weights(len(self.images), replicates=1 if few else bootstrap.REPLICATES)
         for kind, precision in self.precision.items():
             parts = [
                 resampled_average_precision(precision.matches, weights[start : start + 50])
@@ -95,7 +96,7 @@ class Evaluation:
             for key in parts[0]:
                 of_classes = np.concatenate([part[key] for part in parts])
                 held = np.array([figures[key] for figures in precision.per_class.values()])  # as in `figures_of`
-                of_classes = or_held(of_classes, held)
+                of_classes = np.full_like(of_classes, np.nan) if few else or_held(of_classes, held)
                 found[f"{kind}/{key}"] = mean_of_present(of_classes)
                 found |= {
                     f"{kind}/class/{class_id}/{key}": of_classes[:, place] for place, class_id in enumerate(precision.per_class)
