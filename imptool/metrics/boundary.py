@@ -176,8 +176,8 @@ def _distance_down(target: np.ndarray, ignores: bool, ignore: int) -> np.ndarray
         _mark_row(target[max(y - 1, 0)], target[y], target[min(y + 1, height - 1)], ignores, ignore, boundary)
         row = down[y]
         for x in range(width):
-            nearest[x] = np.int32(0) if boundary[x] else np.int32(nearest[x] + 1)
-            row[x] = nearest[x]
+            nearest[x] = np.int32(nearest[x] + 1) * np.int32(not boundary[x])  # a product, as choices are not vectorised
+        row[:] = nearest
     return down
 
 

@@ -38,6 +38,8 @@ SUMMARY = (
 )
 """What `summarize` gives, in the order to show."""
 
+_STEP = 32  # pixels
+
 
 def confusion_matrix(predicted: np.ndarray, target: np.ndarray, *, num_classes: int, ignore: int) -> np.ndarray:
     """Count the pixels of each pair (target class, predicted class) in one image; sum the matrices over a split.
@@ -56,7 +58,7 @@ def confusion_matrix(predicted: np.ndarray, target: np.ndarray, *, num_classes: 
     counts = np.zeros((num_classes, num_classes), np.int64)
     stray = _count_pairs(predicted.ravel(), target.ravel(), ignore, counts)
     if stray >= 0:
-        raise stray_id(predicted, target, stray, num_classes=num_classes, ignore=ignore)
+        raise stray_id(predicted, target, int(stray), num_classes=num_classes, ignore=ignore)
     return counts
 
 
@@ -144,19 +146,29 @@ def stray_id(predicted: np.ndarray, target: np.ndarray, pixel: int, *, num_class
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_pairs(predicted: np.ndarray, target: np.ndarray, ignore: int, counts: np.ndarray) -> int:
-    """Add every counted pixel to counts; give the flat index of the first stray id, or -1."""
+def _count_pairs(predicted: np.ndarray, target: np.ndarray, ignore: int, counts: np.ndarray) -> int | np.int64:
+    """Add every counted pixel to counts; give the flat index of the first stray id, or -1.
+
+    Maps are runs of equal pairs, of which each is one addition; its end is looked for in steps of vectors, then singly.
+    Indices are unsigned, as Numba asks of each signed one whether it counts from the end.
+    """
     num_classes = counts.shape[0]
-    start = 0
-    for i in range(target.size):
-        # Maps are runs of equal pairs: adding a run at its end is twice as fast as adding each pixel.
-        if i + 1 < target.size and predicted[i] == predicted[i + 1] and target[i] == target[i + 1]:
-            continue
-        if not 0 <= predicted[i] < num_classes or (target[i] != ignore and not 0 <= target[i] < num_classes):
-            return start
-        if target[i] != ignore:
-            counts[target[i], predicted[i]] += i + 1 - start
-        start = i + 1
+    start, size, one, step = np.uint64(0), np.uint64(target.size), np.uint64(1), np.uint64(_STEP)
+    while start < size:
+        first, second = target[start], predicted[start]
+        if not 0 <= second < num_classes or (first != ignore and not 0 <= first < num_classes):
+            return np.int64(start)
+        end, equal = start + one, True
+        while equal and end + step <= size:
+            for k in range(_STEP):
+                equal &= (target[end + np.uint64(k)] == first) & (predicted[end + np.uint64(k)] == second)
+            if equal:
+                end += step
+        while end < size and target[end] == first and predicted[end] == second:
+            end += one
+        if first != ignore:
+            counts[first, second] += np.int64(end - start)
+        start = end
     return -1
 
 
