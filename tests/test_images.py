@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from imptool.data.images import check_image, find_images, read_image, read_label_map, write_label_map
+from imptool.data.images import check_image, find_images, image_size, read_image, read_label_map, write_label_map
 from imptool.files import InputError
 
 GREY, PALETTE = 0, 3  # colour types of the PNG standard
@@ -237,7 +237,11 @@ def test_16_bit_grey_photographs_keep_their_brightness(tmp_path: Path) -> None:
     [
         ("L", 77, (77, 77, 77), "photo.png"),
         ("1", 1, (255, 255, 255), "photo.png"),
-        ("RGBA", (10, 20, 30, 128), (10, 20, 30), "photo.png"),
+        ("RGBA", (10, 20, 30, 128), (132, 137, 142), "photo.png"),  # half over white: 255 - 245 x 128 / 255, ...
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255), "photo.webp"),  # nothing but what lies behind it
+        ("LA", (10, 255), (10, 10, 10), "photo.png"),
+        ("F", 0.5, (127, 127, 127), "photo.tif"),
+        ("P", 0, (0, 0, 0), "photo.gif"),
         ("CMYK", (0, 255, 255, 0), (255, 0, 0), "photo.tif"),
     ],
 )
@@ -254,6 +258,42 @@ def test_a_palette_photograph_becomes_its_colours(tmp_path: Path) -> None:
     image.putpalette([1, 2, 3, 250, 120, 60])
     image.save(tmp_path / "photo.png")
     assert read_image(tmp_path / "photo.png").tolist() == [[[1, 2, 3], [250, 120, 60]]]
+
+
+def test_a_transparent_colour_of_a_palette_lies_on_white(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8))
+    image.putpalette([1, 2, 3, 250, 120, 60])
+    image.save(tmp_path / "photo.png", transparency=0)
+    assert read_image(tmp_path / "photo.png").tolist() == [[[255, 255, 255], [250, 120, 60]]]
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("white", "black")]
+    for name in ("photo.gif", "photo.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+        assert read_image(tmp_path / name).min() == 255
+
+
+def test_cmyk_with_a_profile_of_no_use_is_read_without_it(tmp_path: Path) -> None:
+    Image.new("CMYK", (3, 2), (0, 255, 255, 0)).save(tmp_path / "photo.jpg", icc_profile=b"none", quality=100)
+    np.testing.assert_allclose(read_image(tmp_path / "photo.jpg")[0, 0], [255, 0, 0], atol=1)
+
+
+def test_size_from_the_header_is_that_of_the_picture_as_it_is_read(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for suffix in ("jpg", "png", "webp", "tif", "bmp", "gif"):
+        for name, exif in (("plain", None), ("turned", turned if suffix not in ("bmp", "gif") else None)):
+            path = tmp_path / f"{name}.{suffix}"
+            Image.new("RGB", (5, 3)).save(path, **({"exif": exif} if exif else {}))
+            assert image_size(path) == read_image(path).shape[:2]
+
+
+def test_other_formats_in_a_file_named_jpg_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (5, 3)).save(tmp_path / "photo.eps")
+    (tmp_path / "photo.eps").rename(tmp_path / "photo.jpg")
+    with pytest.raises(InputError, match="photo.jpg is not a readable picture"):
+        read_image(tmp_path / "photo.jpg")
 
 
 def test_find_images_goes_into_subfolders_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:

@@ -77,13 +77,24 @@ def find_components(
     return _instances(runs, components)
 
 
-def find_regions(numbers: NDArray[np.integer], *, skip: Sequence[int] = ()) -> Instances:
+def find_regions(
+    numbers: NDArray[np.integer],
+    *,
+    skip: Sequence[int] = (),
+    corner: tuple[int, int] = (0, 0),
+    size: tuple[int, int] | None = None,
+) -> Instances:
     """One instance for each number of a map [H, W], however many parts it has; `class_ids` are the numbers.
 
+    Args:
+        corner: (y, x) of the map within a photograph of `size` (height, width), of which it is a part: what is found is told
+            in pixels of that photograph, and no larger map is made. Without `size` the map is all.
     Raises:
-        ValueError: as `find_components`.
+        ValueError: as `find_components`; or the map is not inside the photograph.
     """
     runs = _find_runs(numbers, skip)
+    if size is not None:
+        runs = _placed(runs, corner, size)
     _, region_of_run = np.unique(runs.classes, return_inverse=True)
     count = int(region_of_run.max(initial=-1)) + 1
     return _instances(runs, _Grouping(region_of_run.astype(np.int64), count))
@@ -192,6 +203,17 @@ def _find_runs(semantic_map: NDArray[np.integer], skip: Sequence[int], new_ids: 
     if new_ids is not None and runs.classes.min(initial=0) < 0:
         raise UnknownIds("the map holds ids that become no class")
     return runs
+
+
+def _placed(runs: _Runs, corner: tuple[int, int], size: tuple[int, int]) -> _Runs:
+    """The runs of a part of a photograph as those of the photograph."""
+    (height, width), (y, x) = runs.size, corner
+    if min(corner) < 0 or y + height > size[0] or x + width > size[1]:
+        raise ValueError(f"a part of {height}x{width} at {corner} is not inside a photograph of {size[0]}x{size[1]}")
+    columns = np.repeat(np.arange(width), np.diff(runs.first))
+    moved = (columns + x) * size[0] + y - columns * height
+    first = np.concatenate([np.zeros(x, np.int64), runs.first, np.full(size[1] - x - width, runs.first[-1])])
+    return _Runs(first, runs.starts + moved, runs.ends + moved, runs.classes, size)
 
 
 def _by_class(runs: _Runs, groups: _Grouping) -> _Grouping:

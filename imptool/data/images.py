@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from imptool.data.label_set import MAX_ID
 from imptool.data.palette import voc_palette
 from imptool.files import InputError, whole_file
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # Pillow would start Ghostscript for an EPS named .jpg
 
 MAX_PIXELS = 200_000_000  # of a picture, unless a caller allows more: a small file may ask for all memory
 Image.MAX_IMAGE_PIXELS = None  # `_opened` has the limit
@@ -66,12 +68,50 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a photograph as [H, W, 3] uint8 RGB, turned as its EXIF orientation says; InputError when it is broken."""
+    """Read a photograph as a person sees it, [H, W, 3] uint8 RGB; InputError when it is broken.
+
+    It is turned as its EXIF orientation says; what is transparent lies on white; 16-bit grey keeps its upper 8 bits; CMYK
+    with a colour profile goes through it; of an animation the first frame is taken.
+    """
     with _opened(path, max_pixels) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
-            upright = Image.fromarray((np.asarray(upright, np.uint32) >> 8).astype(np.uint8))
-        return np.asarray(upright.convert("RGB"))
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of a large photograph is a second one in memory
+        return np.asarray(_as_seen(image))
+
+
+def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """The (height, width) that `read_image` gives, from the file's header alone; InputError when there is none."""
+    size = _size_of_plain_jpeg(path)
+    if size is not None:
+        check_pixels(path, size, max_pixels)
+        return size
+    with _opened(path, max_pixels) as image:
+        # Pillow tells a TIFF's size as it is turned.
+        swapped = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS
+        return image.size if swapped else (image.height, image.width)
+
+
+def _as_seen(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
+        return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":  # 0..1
+        return Image.fromarray((np.clip(np.nan_to_num(np.asarray(image)), 0, 1) * 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "CMYK" and image.info.get("icc_profile"):
+        return _through_profile(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        behind = Image.new("RGBA", image.size, "white")
+        behind.alpha_composite(image.convert("RGBA"))
+        return behind.convert("RGB")
+    return image.convert("RGB")
+
+
+def _through_profile(image: Image.Image) -> Image.Image:
+    """CMYK to sRGB by the file's own profile; without one of any use by Pillow's simple rule."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        seen = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        seen = None
+    return seen or image.convert("RGB")
 
 
 def read_reduced(path: Path, side: int, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -246,7 +286,7 @@ def _is_map(value: object) -> bool:
 def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open with Pillow; whatever a missing, truncated, empty or oversized file raises becomes one InputError."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             check_pixels(path, (image.height, image.width), max_pixels)
             if image.format == "PNG" and not _has_end(path, b"IEND\xaeB`\x82"):
                 raise OSError("its end is missing")  # Pillow takes a file whose last bytes are gone for whole

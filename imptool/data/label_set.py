@@ -61,6 +61,12 @@ class LabelSet:
         table[self.ids] = np.arange(len(self.classes))
         return IdTable(table)
 
+    @cached_property
+    def _id_of_channel(self) -> IdTable:
+        table = np.zeros(MAX_ID + 1, np.int64)
+        table[: len(self.classes)] = self.ids
+        return IdTable(table)
+
     @property
     def ignore_channel(self) -> int:
         """The value of ignored pixels in a map of channels."""
@@ -78,8 +84,8 @@ class LabelSet:
         return IdTable(table)
 
     def to_ids(self, channels: np.ndarray) -> np.ndarray:
-        """Channels [H, W] -> ids [H, W] uint16."""
-        return np.asarray(self.ids, np.uint16)[channels]
+        """Channels [H, W] -> ids [H, W] uint8, with an id over 255 uint16."""
+        return self._id_of_channel.look_up(channels)[0]
 
     def difference(self, other: LabelSet) -> str:
         """The first channel that is another class in `other`, in words; "" when all are the same and the same are things."""
