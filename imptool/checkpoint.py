@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from imptool import __version__
 from imptool.data.label_set import LabelSet
+from imptool.data.palette import voc_palette
 from imptool.files import InputError, parse_strict, read_yaml, whole_file
 from imptool.models import build_model
 from imptool.models.parser import Parser
@@ -153,7 +155,13 @@ def parse_about(about: Any, *, source: Path) -> tuple[str, Recipe, LabelSet]:
             raise ValueError("model or classes are none")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{source} does not say what it was trained for, or is damaged: {_one_line(error)}") from error
-    return name, parse_strict(Recipe, plain, source=f"{source} (recipe)"), labels
+    try:
+        return name, parse_strict(Recipe, plain, source=f"{source} (recipe)"), labels
+    except InputError as error:
+        version = about.get("version")
+        if version == __version__:
+            raise
+        raise InputError(f"{source} was written by imptool {version}, and this is {__version__}: {error}") from error
 
 
 def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path) -> None:
@@ -255,7 +263,14 @@ def _whole_file(path: Path) -> Iterator[Path]:
 
 
 def _about(name: str, recipe: Recipe, labels: LabelSet) -> dict[str, Any]:
-    return {"model": name, "recipe": recipe.to_plain(), "labels": labels.to_plain(), "version": __version__}
+    palette = voc_palette()[np.array(labels.ids) % 256].tolist()  # of each class, as label maps and pictures show it
+    return {
+        "model": name,
+        "recipe": recipe.to_plain(),
+        "labels": labels.to_plain(),
+        "palette": palette,
+        "version": __version__,
+    }
 
 
 def _one_line(error: Exception) -> str:

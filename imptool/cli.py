@@ -13,16 +13,18 @@ import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from imptool import __version__
-from imptool.files import InputError
+from imptool.files import InputError, nearest
 from imptool.report.progress import plain, say
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from imptool.prediction.photographs import Photograph
 
 
 class _OneLine(click.ClickException):
@@ -81,7 +83,7 @@ def main() -> None:
     imptool train recipes/ccp_small.yaml                  train a recipe's stages
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run, or of any predictions
     imptool compare runs/a runs/b                         evaluations side by side, and which differences are certain
-    imptool predict folder-of-photographs                 label PNGs, overlays, COCO results
+    imptool predict folder-of-photographs                 label PNGs, overlays, COCO results, a page
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -452,8 +454,6 @@ def eval_command(
         raise InputError("--remap, --resize and --missing-as-background are about label PNGs: add --predictions")
     if predictions is not None and dataset is None:
         raise InputError("--predictions says what was predicted, not for what: add --dataset")
-    if weights is not None and not (weights.is_file() and weights.suffix == ".safetensors"):
-        raise InputError(f"--weights {weights}: no such file of weights (.safetensors)")
     widths = _band_widths(bands) if bands is not None else BANDS if boundary_bands else ()
     for option, size in (("--boundary-f", boundary_f), ("--boundary-iou", boundary_iou)):
         _check_size(option, size, whole=option == "--boundary-iou")
@@ -478,7 +478,7 @@ def eval_command(
             from imptool.models.inference import choose_device
 
             place = choose_device(device)
-            trained = load_run(weights or run or newest_run(), device=place)
+            trained = load_run(_weights_file(weights) or run or newest_run(), device=place)
             say(console, f"{trained.name} from {trained.source}, on {place}")
             evaluated = evaluate_run(trained, request, dataset=dataset, device=place)
         if is_main():
@@ -528,31 +528,121 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
 
 
 @main.command("predict")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("photographs", nargs=-1, required=True, metavar="PHOTOGRAPHS...")
 @click.option("--run", type=click.Path(path_type=Path), help="Run folder.  [default: the newest under runs/]")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="In place of --run: a file of weights, such as of imptool export."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: predictions/<folder>]")
+@click.option(
+    "--save",
+    default="labels,overlay,coco,page",
+    show_default=True,
+    metavar="WHAT,...",
+    help="What is written, of labels, overlay, coco, cutouts, page; or all.",
+)
+@click.option("--resume", is_flag=True, help="Keep what an earlier run has finished, and go on.")
 @_force
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of the network's dense parts.  [default: bfloat16 on CUDA, else as the model was trained]",
+)
+@click.option("--batch", type=click.IntRange(1), help="Photographs of one size at a time.  [default: 4 on CUDA, else 1]")
+@_max_pixels
 @_device
 @_workers
-def predict_command(folder: Path, run: Path | None, out: Path | None, force: bool, device: str, workers: int) -> None:
-    """Parse the photographs under a folder. Writes label PNGs, overlays with class names, COCO results.
+def predict_command(
+    photographs: tuple[str, ...],
+    run: Path | None,
+    weights: Path | None,
+    out: Path | None,
+    save: str,
+    resume: bool,
+    force: bool,
+    precision: Literal["float32", "bfloat16"] | None,
+    batch: int | None,
+    max_pixels: int,
+    device: str,
+    workers: int,
+) -> None:
+    """Parse photographs: files, folders with all below, or globs. Writes label PNGs, overlays, COCO results and a page.
+
+    Cut-outs (--save all) are PNGs of every garment, transparent around it. Several GPUs share the photographs under torchrun.
 
     \b
     imptool predict my-photographs/
-    imptool predict my-photographs/ --run runs/ccp_small/2026-01-31_12-00-00 --out parsed/
+    imptool predict "shop/*/front*.jpg" --weights weights.safetensors --save cutouts --out garments/
+    imptool predict my-photographs/ --resume
     """
     from imptool.checkpoint import load_run, newest_run
-    from imptool.files import check_free
-    from imptool.models.inference import choose_device
-    from imptool.predict import find_photographs, predict
+    from imptool.distributed import from_main, is_main, process_group
+    from imptool.models.inference import choose_compute, choose_device
+    from imptool.predict import Settings, check_out, predict
+    from imptool.prediction.photographs import common_folder, find_photographs
 
-    out = out or Path("predictions", folder.resolve().name)
-    check_free(out, force=force)
-    find_photographs(folder, out)  # a wrong folder should not wait for the weights
-    console, place = _console(), choose_device(device)
-    trained = load_run(run or newest_run(), device=place)
-    say(console, f"{trained.name} from {trained.source}, on {place}")
-    _exit_with_failures(predict(trained, folder, out, device=place, workers=workers, console=console))
+    if run is not None and weights is not None:
+        raise InputError("--run and --weights name different models: give one of them")
+    saved = _outputs(save)
+    with process_group(on_cpu=device == "cpu"):
+        folder = common_folder(photographs)
+        out = out or Path("predictions", folder.name or "photographs")
+        found: list[Photograph] = []
+        if is_main():  # a wrong folder should not wait for the weights
+            check_out(out, resume=resume, force=force)
+            found = find_photographs(photographs, out)
+        console, place = _console(), choose_device(device)
+        trained = load_run(_weights_file(weights) or run or newest_run(), device=place)
+        choose_compute(trained.model, place, precision)
+        say(console, f"{trained.name} from {trained.source}, on {place} in {trained.model.compute.precision}")
+        settings = Settings(saved, place, batch or (4 if place.type == "cuda" else 1), workers, max_pixels)
+        problems = predict(trained, from_main(found), out, settings, title=folder.name, resume=resume, console=console)
+        _exit_with_failures(problems)
+
+
+@main.command("export")
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="weights.safetensors", show_default=True, help="The file to write."
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+def export_command(run: Path | None, out: Path, force: bool) -> None:
+    """Write the model of a run as one file. Weights, classes, colours and recipe; predict and eval take it as --weights.
+
+    RUN is a run folder, or a file of weights in one; by default the newest under runs/.
+
+    \b
+    imptool export runs/ccp_small/2026-01-31_12-00-00
+    imptool predict my-photographs/ --weights weights.safetensors
+    """
+    import torch
+
+    from imptool.checkpoint import load_run, newest_run, save_weights
+
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out}: the file's name must end in .safetensors")
+    if out.exists() and not force:
+        raise InputError(f"{out} is there already: add --force, or choose another --out")
+    trained = load_run(run or newest_run(), device=torch.device("cpu"))
+    save_weights(out, trained.model, trained.name, trained.recipe, trained.labels)
+    size, classes = out.stat().st_size / 2**20, len(trained.labels.classes)
+    say(_console(), f"{out}: {trained.name} from {trained.source}, {classes} classes, {size:.0f} MiB")
+
+
+def _outputs(text: str) -> frozenset[str]:
+    """What `--save` names."""
+    from imptool.prediction.results import SAVED
+
+    names = frozenset(SAVED) if text == "all" else frozenset(name.strip() for name in text.split(","))
+    for name in sorted(names - set(SAVED)):
+        raise InputError(f"--save {text}: unknown '{name}'{nearest(name, SAVED)}")
+    return names
+
+
+def _weights_file(path: Path | None) -> Path | None:
+    if path is not None and not (path.is_file() and path.suffix == ".safetensors"):
+        raise InputError(f"--weights {path}: no such file of weights (.safetensors)")
+    return path
 
 
 def _check_size(option: str, text: str | None, *, whole: bool) -> None:

@@ -1,180 +1,368 @@
-"""`imptool predict`: every photograph under a folder to a label PNG, an overlay with class names and COCO results."""
+"""`imptool predict`: photographs to label PNGs, overlays, COCO results, cut-outs and a page to look through them."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
+import json
 import shutil
-from collections import Counter
-from collections.abc import Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from imptool import distributed
 from imptool.checkpoint import TrainedModel
+from imptool.data.augment import resized_size
 from imptool.data.coco import coco_document
-from imptool.data.images import find_images, read_image, write_label_map
+from imptool.data.images import image_size
 from imptool.data.label_set import LabelSet
-from imptool.files import InputError, read_ahead, whole_file, write_json
-from imptool.models.inference import Prediction, coco_results, parse_image
-from imptool.report.overlays import overlay
-from imptool.report.progress import say, track
+from imptool.data.palette import voc_palette
+from imptool.files import InputError, alone_in, read_ahead, whole_file, write_json
+from imptool.models.inference import Prediction, parse_resized
+from imptool.prediction.journal import Journal, Record
+from imptool.prediction.photographs import Photograph
+from imptool.prediction.results import FOLDERS, PAGE_FOLDERS, Loaded, files_of, load, source_of, write_results
+from imptool.report.album import Picture, write_album
+from imptool.report.page import Swatch, duration
+from imptool.report.progress import count_of, say, track
 
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}  # what the next photograph would meet as well
-_WIDEST_JPEG = 65_500  # px, either way
-_RESULTS = (  # of predict, eval, compare
-    {"predictions.json", "images.json"},
-    {"metrics.json", "report.html"},
-    {"compare.md", "compare.csv"},
-)
+_FILES = ("predictions.json", "images.json", "index.html")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How photographs are parsed.
+
+    save: what is written, of `results.SAVED`. batch: how many photographs of one size go through the network together.
+    workers: threads that read, and as many that write. max_pixels: larger photographs are refused.
+    """
+
+    save: frozenset[str]
+    device: torch.device
+    batch: int
+    workers: int
+    max_pixels: int
 
 
 def predict(
-    trained: TrainedModel, folder: Path, out: Path, *, device: torch.device, workers: int, console: Console
+    trained: TrainedModel,
+    photographs: Sequence[Photograph],
+    out: Path,
+    settings: Settings,
+    *,
+    title: str,
+    resume: bool,
+    console: Console,
 ) -> list[str]:
-    """Parse the photographs under `folder` into `out`, replacing results that an earlier run left there.
+    """Parse photographs into `out`; those that an earlier run has finished are kept with `resume`, and replaced without it.
 
-    Returns what is wrong with each photograph that could not be read, or its results not be written.
+    Returns what is wrong with each photograph that could not be read, or its results not be written. Under torchrun every
+    process parses its share, and the first one writes what is about all of them.
 
-    Writes `labels/<name>.png`, `overlays/<name>.jpg`, `predictions.json` (COCO results) and `images.json` (a COCO document
-    without annotations: image id = rank among the sorted relative paths, from 1, and the categories).
+    Writes `labels/<name>.png`, `overlays/<name>.jpg`, `cutouts/<name>/<class>-<n>.png`, `page/` with `index.html`,
+    `predictions.json` (COCO results), and always `images.json` (a COCO document without annotations).
     Raises:
-        InputError: no such folder, no photographs in it, or none that can be parsed.
+        InputError: the model parses nothing, or none of the photographs can be parsed.
         OSError: the disk takes no more.
     """
     if trained.model.semantic_head is None:
         raise InputError(f"{trained.source} is a {trained.name}: it has no semantic head to parse photographs with")
-    paths = find_photographs(folder, out)
-    say(console, f"{folder}: {len(paths):,} photographs")
-    names = output_names([path.relative_to(folder) for path in paths])
-    ids = {path: rank for rank, path in enumerate(paths, start=1)}
-    labels = trained.labels
-    results: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
-    problems: list[str] = []
-    found: Counter[str] = Counter()
-    instances: Counter[str] = Counter()
-    try:
-        reading = read_ahead(read_image, paths, workers=workers)
-        for path, image, problem in track(console, reading, "predict", total=len(paths)):
-            if image is None:
-                problems.append(problem)
-                continue
-            prediction = parse_image(trained.model, image, trained.recipe.input, device=device)
-            if not images:
-                _remove_results(out)  # only now that there is something to put in their place
-                _write_results(trained, out, [], [])  # by which what a killed run leaves is known as its own
-            try:
-                found.update(_write_maps(image, prediction, labels, out, names[ids[path] - 1]))
-            except OSError as error:
-                if error.errno in _DISK:
-                    raise
-                problems.append(f"{path}: its results cannot be written: {error}")
-                continue
-            instances.update(labels.names[labels.things[label - 1]] for label in prediction.labels.tolist())
-            results += coco_results(prediction, labels, image_id=ids[path])
-            height, width = prediction.size
-            file_name = path.relative_to(folder).as_posix()
-            images.append({"id": ids[path], "file_name": file_name, "height": height, "width": width})
-        if not images:
-            raise InputError(f"{folder}: none of {len(paths)} photographs could be parsed: {problems[0]}")
-    finally:  # whatever ends the loop, what is finished can be used
-        if images:
-            _write_results(trained, out, results, images)
-    _print_summary(labels, found, instances, len(images), out, console)
-    return problems
+    began = time.monotonic()
+    with ExitStack() as held:
+        if distributed.is_main():
+            held.enter_context(alone_in(out))
+        journal, batches = _prepare(trained, photographs, out, settings, title=title, resume=resume, console=console)
+        problems: list[str] = []
+        try:
+            own = distributed.own_share(batches)
+            _parse(trained, own, out, settings, journal, problems, console)
+        finally:  # whatever ends the loop, what is finished can be used
+            journal.close()
+            if distributed.world_size() == 1:
+                _write_common_files(trained, photographs, journal, out, settings.save, title)
+        problems = [problem for part in distributed.gather(problems) for problem in part]
+        if distributed.is_main():
+            if distributed.world_size() > 1:
+                _write_common_files(trained, photographs, journal, out, settings.save, title)
+            if not len(journal):
+                _remove_results(out)
+                raise InputError(f"none of {count_of(len(photographs), 'photograph')} could be parsed: {problems[0]}")
+            parsed = sum(len(batch) for batch in batches) - len(problems)
+            _print_summary(trained.labels, journal, parsed, time.monotonic() - began, out, settings.save, console)
+    return sorted(problems)
 
 
-def output_names(relative: Sequence[Path]) -> list[str]:
-    """A name without suffix for each photograph: its path without suffix, or with it where two would share one.
-
-    A name whose label map or overlay would be called as a folder of others ends in "_".
-    """
-    names = [path.with_suffix("").as_posix() for path in relative]
-    whole = [path.as_posix() for path in relative]
-    folders = {parent.as_posix().lower() for path in relative for parent in path.parents}
-
-    def is_folder(name: str) -> bool:
-        return f"{name}.png".lower() in folders or f"{name}.jpg".lower() in folders
-
-    while True:
-        counts = Counter(name.lower() for name in names)  # some file systems do not tell case apart
-        short = [index for index, name in enumerate(names) if counts[name.lower()] > 1 and len(name) < len(whole[index])]
-        blocked = [index for index, name in enumerate(names) if is_folder(name)]
-        if not short and not blocked:
-            return names
-        for index in {*short, *blocked}:
-            names[index] = whole[index] if len(names[index]) < len(whole[index]) else f"{names[index]}_"
-
-
-def find_photographs(folder: Path, out: Path) -> list[Path]:
-    """The photographs under a folder, without imptool's own results; InputError when none are left or `out` is not free."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "predictions.json").is_file():
+def check_out(out: Path, *, resume: bool, force: bool) -> None:
+    """InputError unless the output folder is free, or holds results of ours that are asked to be kept or replaced."""
+    if resume and force:
+        raise InputError("--resume keeps what is there, --force replaces it: give one of them")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, not a folder: choose another --out")
+    if not out.is_dir() or all(path.name == ".lock" for path in out.iterdir()):
+        return
+    if not (any(out.glob(".parsed*.jsonl")) or (out / "predictions.json").is_file()):
         raise InputError(f"{out} holds no results of imptool predict: remove it, or choose another --out")
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give the folder that holds the photographs")
-    found = find_images(folder)
-    parents = {parent for path in found for parent in path.relative_to(folder).parents}
-    own = {parent for parent in parents if _is_results(folder / parent) or _is_inside(folder / parent, out)}
-    paths = [path for path in found if own.isdisjoint(path.relative_to(folder).parents)]
-    if not paths:
-        besides = f" beside {len(found)} pictures that imptool made" if found else ""
-        raise InputError(f"{folder} holds no photographs (jpg, png, webp, bmp or tiff){besides}")
-    return paths
+    if not (resume or force):
+        raise InputError(
+            f"{out} already holds results: add --resume to go on, --force to replace them, or choose another --out"
+        )
 
 
-def _is_results(folder: Path) -> bool:
-    return any(all((folder / name).is_file() for name in names) for names in _RESULTS)
+def _prepare(
+    trained: TrainedModel,
+    photographs: Sequence[Photograph],
+    out: Path,
+    settings: Settings,
+    *,
+    title: str,
+    resume: bool,
+    console: Console,
+) -> tuple[Journal, list[list[Photograph]]]:
+    """The journal, and the batches that are still to be parsed: the same for all processes."""
+    header = {"weights": _digest(trained.source), "precision": trained.model.compute.precision}
+    batches: list[list[Photograph]] = []
+    if distributed.is_main():
+        if not resume:
+            _remove_results(out)
+        journal = Journal(out, header)
+        journal.join([photograph.file_name for photograph in photographs])
+        planned = _batches(photographs, trained, settings)
+        done = {photograph.file_name for photograph in photographs if _is_done(photograph, journal, out, settings.save)}
+        # A batch is parsed as a whole: with other photographs beside it, the last bits of a result may be others.
+        batches = [batch for batch in planned if any(photograph.file_name not in done for photograph in batch)]
+        kept = len(photographs) - sum(map(len, batches))
+        say(
+            console,
+            f"{title}: {count_of(len(photographs), 'photograph')}" + (f", {kept:,} of them done already" if kept else ""),
+        )
+    batches = distributed.from_main(batches)
+    return (journal if distributed.is_main() else Journal(out, header)), batches
 
 
-def _is_inside(folder: Path, outer: Path) -> bool:
-    return folder.resolve().is_relative_to(outer.resolve())
+def _batches(photographs: Sequence[Photograph], trained: TrainedModel, settings: Settings) -> list[list[Photograph]]:
+    """Photographs that the network sees at one size, together: the same ones in every run over the same photographs."""
+    if settings.batch == 1:
+        return [[photograph] for photograph in photographs]
+    size = trained.recipe.input
+    waiting: dict[tuple[int, int], list[Photograph]] = {}
+    batches = []
+    for photograph in photographs:
+        try:
+            resized = resized_size(image_size(photograph.path), short_side=size.short_side, long_side=size.long_side)
+        except InputError:  # told when it is read
+            resized = (0, 0)
+        batch = waiting.setdefault(resized, [])
+        batch.append(photograph)
+        if len(batch) == settings.batch:
+            batches.append(waiting.pop(resized))
+    return batches + list(waiting.values())
+
+
+def _is_done(photograph: Photograph, journal: Journal, out: Path, save: frozenset[str]) -> bool:
+    """Whether a photograph's results are there, and are those of the very file."""
+    if photograph.file_name not in journal:
+        return False
+    record = journal.record(photograph.file_name)
+    if ("coco" in save and not record["has_results"]) or ("cutouts" in save and "cutouts" not in record):
+        return False
+    with contextlib.suppress(OSError):
+        same = record["name"] == photograph.name and record["source"] == source_of(photograph)
+        return same and all(path.is_file() for path in files_of(record, out, save))
+    return False
+
+
+def _parse(
+    trained: TrainedModel,
+    batches: Sequence[Sequence[Photograph]],
+    out: Path,
+    settings: Settings,
+    journal: Journal,
+    problems: list[str],
+    console: Console,
+) -> None:
+    """Read ahead, parse and write at the same time; a few photographs are on their way, never all."""
+    photographs = [photograph for batch in batches for photograph in batch]
+    last = {batch[-1].number for batch in batches}
+    read = partial(load, size=trained.recipe.input, save=settings.save, max_pixels=settings.max_pixels)
+    together: list[tuple[Photograph, Loaded]] = []
+    with _Writers(settings.workers, journal, problems) as writers:
+        reading = read_ahead(read, photographs, workers=settings.workers)
+        for photograph, loaded, problem in track(console, reading, "predict", total=len(photographs)):
+            if loaded is None:
+                problems.append(problem)
+            else:
+                together.append((photograph, loaded))
+            if photograph.number not in last:
+                continue
+            for each, prediction in _predictions(trained, together, settings.device, problems):
+                writers.submit(each[0].path, write_results, *each, prediction, trained.labels, out, settings.save)
+            together = []
+
+
+def _predictions(
+    trained: TrainedModel, together: Sequence[tuple[Photograph, Loaded]], device: torch.device, problems: list[str]
+) -> Iterator[tuple[tuple[Photograph, Loaded], Prediction]]:
+    """Parse photographs together as far as they have one size; one by one where the GPU's memory is too small for them."""
+    for _, group in groupby(together, key=lambda each: each[1].network.shape):
+        rows = list(group)
+        try:
+            predictions = parse_resized(
+                trained.model, [row[1].network for row in rows], [row[1].size for row in rows], device=device
+            )
+        except torch.OutOfMemoryError:
+            predictions = []
+        if predictions:
+            yield from zip(rows, predictions, strict=True)
+            continue
+        torch.cuda.empty_cache()
+        if len(rows) == 1:
+            problems.append(f"{rows[0][0].path}: the GPU's memory is too small for it: --device cpu takes it")
+            continue
+        for row in rows:
+            yield from _predictions(trained, [row], device, problems)
+
+
+class _Writers:
+    """Threads that write results, a few behind; leaving it, by whatever way, finishes those few."""
+
+    def __init__(self, workers: int, journal: Journal, problems: list[str]) -> None:
+        self.journal, self.problems, self.most = journal, problems, 2 * max(workers, 1)
+        self.pool = ThreadPoolExecutor(max(workers, 1))
+        self.pending: deque[tuple[Path, Future[tuple[Record, list[Record] | None]]]] = deque()
+
+    def __enter__(self) -> _Writers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while self.pending:
+                self._finish_first()
+        finally:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, path: Path, work: Callable[..., tuple[Record, list[Record] | None]], *arguments: Any) -> None:
+        self.pending.append((path, self.pool.submit(work, *arguments)))
+        while len(self.pending) > self.most:
+            self._finish_first()
+
+    def _finish_first(self) -> None:
+        path, future = self.pending.popleft()
+        try:
+            self.journal.append(*future.result())
+        except OSError as error:
+            if error.errno in _DISK:
+                raise
+            self.problems.append(f"{path}: its results cannot be written: {error}")
 
 
 def _remove_results(out: Path) -> None:
-    """Remove an earlier run's results: its maps would be mixed with the new ones."""
-    for name in ("labels", "overlays"):
+    """Remove an earlier run's results: its files would be mixed with the new ones."""
+    for name in FOLDERS:
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("predictions.json", "images.json"):
-        (out / name).unlink(missing_ok=True)
+    for path in (*(out / name for name in _FILES), *out.glob(".parsed*.jsonl")):
+        path.unlink(missing_ok=True)
 
 
-def _write_results(trained: TrainedModel, out: Path, results: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
-    """Write predictions.json and images.json."""
-    write_json(out / "predictions.json", results)
+def _write_common_files(
+    trained: TrainedModel, photographs: Sequence[Photograph], journal: Journal, out: Path, save: frozenset[str], title: str
+) -> None:
+    """Write what is about all photographs, going through the journal: it may not fit into memory."""
+    journal.join([photograph.file_name for photograph in photographs])
+    if not len(journal):
+        return
+    numbers = {photograph.file_name: photograph.number for photograph in photographs}
+    images = [
+        {"id": numbers[row["file_name"]], "file_name": row["file_name"], "height": row["height"], "width": row["width"]}
+        for row in journal.records()
+    ]
     categories = [{"id": info.id, "name": info.name, "supercategory": info.group} for info in trained.labels.classes]
     about = f"photographs parsed by {trained.name}"
-    document = coco_document(images=images, annotations=[], categories=categories, description=about)
-    write_json(out / "images.json", document, indent=1)
+    write_json(
+        out / "images.json",
+        coco_document(images=images, annotations=[], categories=categories, description=about),
+        indent=1,
+    )
+    if "coco" in save:
+        _write_coco(out / "predictions.json", journal, numbers)
+    if "page" in save:
+        classes = [
+            Swatch(info.name, tuple(voc_palette()[info.id % 256].tolist()))
+            for info in trained.labels.classes
+            if info.id != trained.labels.background
+        ]
+        intro = (
+            f"{count_of(len(journal), 'photograph')}, parsed by {trained.name}. Choose classes to see the photographs that "
+            "show them all; open one to slide between photograph and result, and go on with the arrow keys."
+        )
+        write_album(out / "index.html", title, intro, classes, _pictures(trained.labels, journal, save))
 
 
-def _write_maps(image: np.ndarray, prediction: Prediction, labels: LabelSet, out: Path, name: str) -> list[str]:
-    """Write overlay and label PNG; give the names of the classes that were found."""
-    assert prediction.channels is not None
-    ids = labels.to_ids(prediction.channels)
-    names = dict(zip(labels.ids, labels.names, strict=True))
-    picture = Image.fromarray(overlay(image, ids, class_names=names, background=labels.background))
-    picture.thumbnail((_WIDEST_JPEG, _WIDEST_JPEG))  # larger ones alone are changed
-    with whole_file(out / "overlays" / f"{name}.jpg") as temporary:
-        picture.save(temporary, quality=90)
-    write_label_map(out / "labels" / f"{name}.png", ids)
-    return [names[index] for index in np.unique(ids).tolist() if index != labels.background]
+def _write_coco(path: Path, journal: Journal, numbers: dict[str, int]) -> None:
+    """The results of all photographs as one JSON list."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="ascii") as file:
+        separator = "["
+        for name, number in numbers.items():
+            for row in journal.results(name) if name in journal else ():
+                file.write(separator + json.dumps({**row, "image_id": number}, sort_keys=True, separators=(",", ":")))
+                separator = ","
+        file.write("[]\n" if separator == "[" else "]\n")
+
+
+def _pictures(labels: LabelSet, journal: Journal, save: frozenset[str]) -> Iterator[Picture]:
+    places = {class_id: place for place, class_id in enumerate(id_ for id_ in labels.ids if id_ != labels.background)}
+    for record in journal.records():
+        name, pixels = record["name"], record["height"] * record["width"]
+        found = sorted(record["classes"].items(), key=lambda pair: -pair[1])
+        files = {"labels": f"labels/{name}.png"} if "labels" in save else {}
+        if "overlay" in save:
+            files["overlay"] = f"overlays/{name}.jpg"
+        if record.get("cutouts") and "cutouts" in save:
+            files[count_of(len(record["cutouts"]), "cut-out")] = f"cutouts/{name}/"
+        yield Picture(
+            name=record["file_name"],
+            **{what: f"{folder}/{name}.jpg" for what, folder in PAGE_FOLDERS.items()},
+            size=(record["height"], record["width"]),
+            shares={places[int(class_id)]: area / pixels for class_id, area in found},
+            files=files,
+        )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _print_summary(
-    labels: LabelSet, found: Counter[str], instances: Counter[str], images: int, out: Path, console: Console
+    labels: LabelSet, journal: Journal, parsed: int, seconds: float, out: Path, save: frozenset[str], console: Console
 ) -> None:
+    photographs, instances = Counter[str](), Counter[str]()
+    for record in journal.records():
+        photographs.update(record["classes"].keys())
+        instances.update(record["instances"])
     table = Table("class", title="What was found")
     table.add_column("photographs", justify="right")
     table.add_column("instances", justify="right")
     for channel in labels.foreground:
-        name = labels.names[channel]
-        table.add_row(escape(name), str(found[name]), str(instances[name]))
+        key = str(labels.ids[channel])
+        table.add_row(escape(labels.names[channel]), f"{photographs[key]:,}", f"{instances[key]:,}")
     console.print(table)
-    line = f"{images:,} photographs: {out}/labels, {out}/overlays, {out}/predictions.json, {out}/images.json"
-    say(console, line)
+    if parsed:
+        say(console, f"{count_of(parsed, 'photograph')} in {duration(seconds)}, {parsed / max(seconds, 1e-9):.1f} a second")
+    written = [f"{name}/" for name in FOLDERS if (out / name).is_dir()] + [name for name in _FILES if (out / name).is_file()]
+    say(console, f"{out}/: {', '.join(written)}")
+    if "page" in save:
+        say(console, f"Open {out / 'index.html'} in a browser.")

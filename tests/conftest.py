@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from browser import browser
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from imptool.checkpoint import save_weights
 from imptool.cli import main
+from imptool.data.label_set import ClassInfo, LabelSet
+from imptool.models import build_model
+from imptool.recipe import load_recipe
 
 __all__ = ["browser"]  # a fixture
 
@@ -102,3 +110,49 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def imptool() -> Callable[..., Result]:
     return run_imptool
+
+
+LABELS = LabelSet(
+    (ClassInfo(id=0, name="background", thing=False), ClassInfo(id=5, name="coat"), ClassInfo(id=9, name="hat")), 0, 255
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run with fresh weights that finds something everywhere, in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    recipe = load_recipe("tiny.yaml", ["detector.score_threshold=0.0"])
+    torch.manual_seed(0)
+    folder = Path("runs/tiny/one")
+    save_weights(
+        folder / "weights.safetensors",
+        build_model("panoptic-fpn-imp", recipe, LABELS, pretrained=False),
+        "panoptic-fpn-imp",
+        recipe,
+        LABELS,
+    )
+    return folder
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "imptool"]
+    return subprocess.Popen(
+        [*command, *(str(argument) for argument in arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], *, seconds: int = 120) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
+from conftest import finish, torchrun
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -28,27 +28,6 @@ from imptool.train import train
 from imptool.training.stage import iteration_seed
 
 Imptool = Callable[..., Result]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def torchrun(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "imptool"]
-    return subprocess.Popen(
-        [*command, *(str(argument) for argument in arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen[str], *, seconds: int = 120) -> tuple[str, str]:
-    try:
-        return process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
 
 
 @pytest.fixture

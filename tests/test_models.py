@@ -107,11 +107,11 @@ def test_semantic_models_have_neither_rpn_nor_box_nor_mask_heads(name: str) -> N
     kinds = {parameter.split(".")[0] + "." + parameter.split(".")[1] for parameter, _ in model.named_parameters()}
     assert kinds >= {"detector.backbone", "semantic_head.predictor"}
     assert not any(kind.startswith(("detector.rpn", "detector.roi_heads")) for kind in kinds)
-    found, logits, canvas = model.eval().infer(torch.rand(3, 64, 80))
+    (found,), logits, canvas = model.eval().infer([torch.rand(3, 64, 80)])
     assert len(found["boxes"]) == 0
     assert canvas is None
     assert logits is not None
-    assert logits.shape == (4, 64, 80)
+    assert logits.shape == (1, 4, 64, 80)
 
 
 def test_mask_rcnn_imp_learns_nothing_beside_mask_rcnn_and_gives_its_largest_layer() -> None:
@@ -126,11 +126,11 @@ def test_mask_rcnn_imp_learns_nothing_beside_mask_rcnn_and_gives_its_largest_lay
     assert head({}, canvas).argmax(dim=1).tolist() == [[[0, 0, 1, 3, 1]]]
     without = CanvasHead([0, 2], num_classes=3, background=None, threshold=0.25)
     assert without({}, canvas).argmax(dim=1).tolist() == [[[0, 0, 0, 2, 0]]]
-    found, logits, canvas = model.eval().infer(torch.rand(3, 64, 80))
+    (found,), logits, canvas = model.eval().infer([torch.rand(3, 64, 80)])
     assert len(found["boxes"]) > 0
     assert logits is not None
     assert canvas is not None
-    assert logits.shape == (4, 64, 80)
+    assert logits.shape == (1, 4, 64, 80)
 
 
 @pytest.mark.parametrize(("name", "widths"), [("resnet34", [64, 128, 256, 512]), ("resnext101_32x8d", [256, 512, 1024, 2048])])
@@ -331,10 +331,10 @@ def test_canvas_holds_the_largest_score_in_the_layer_of_the_class() -> None:
 
 def test_no_detection_gives_an_empty_canvas_and_a_map() -> None:
     strict = RECIPE.model_copy(update={"detector": RECIPE.detector.model_copy(update={"score_threshold": 1.0})})
-    found, logits, canvas = build("panoptic-fpn-imp", strict).eval().infer(torch.rand(3, 64, 80))
+    (found,), logits, canvas = build("panoptic-fpn-imp", strict).eval().infer([torch.rand(3, 64, 80)])
     assert len(found["boxes"]) == 0
     assert logits is not None
-    assert logits.shape == (4, 64, 80)
+    assert logits.shape == (1, 4, 64, 80)
     assert canvas is not None
     assert canvas.abs().sum() == 0
 

@@ -57,14 +57,18 @@ class Parser(nn.Module):
         self.settings = projection or Projection()
         self.projection = InstanceMaskProjection(canvas_layers, self.settings.sampling) if canvas_layers else None
         self.proposals, self.hardest = proposals, hardest
-        self.compute = compute or Compute()
-        if self.compute.channels_last:
-            for part in self._dense_parts():
-                part.to(memory_format=torch.channels_last)
+        self.use(compute or Compute())
 
     @property
     def detects(self) -> bool:
         return self.detector.roi_heads is not None
+
+    def use(self, compute: Compute) -> None:
+        """Take another number format and memory layout."""
+        self.compute = compute
+        layout = torch.channels_last if compute.channels_last else torch.contiguous_format
+        for part in self._dense_parts():
+            part.to(memory_format=layout)
 
     def compile_dense(self) -> None:
         """torch.compile of backbone and semantic head, in place; the heads of the detector break the graph at every turn."""
@@ -104,26 +108,30 @@ class Parser(nn.Module):
         return losses, canvas
 
     @torch.no_grad()
-    def infer(self, image: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
-        """Parse one resized image [3, H, W]; one image at a time, so that padding depends on nothing but its own size.
+    def infer(self, images: Sequence[torch.Tensor]) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
+        """Parse resized images [3, H, W] of one size: padding depends on nothing but that.
 
         Returns:
-            Detections (boxes [N, 4] xyxy in resized pixels, labels [N] 1..K, scores [N], masks [N, 1, 28, 28] probabilities),
-            logits [classes, H, W] and canvas [K, H/4, W/4] (padding included), None where the model has none.
+            Detections of each (boxes [N, 4] xyxy in resized pixels, labels [N] 1..K, scores [N], masks [N, 1, 28, 28]
+            probabilities), logits [B, classes, H, W] and canvas [B, K, H/4, W/4] (padding included), None where there is none.
+        Raises:
+            ValueError: the images have several sizes.
         """
-        batch = self._batch([image])
+        sizes = {tuple(image.shape) for image in images}
+        if len(sizes) != 1:
+            raise ValueError(f"images that are parsed together must have one size, got {sorted(sizes)}")
+        batch = self._batch(images)
         features = self._features(batch)
-        detections = [_nothing(features["0"])]
+        detections = [_nothing(features["0"]) for _ in images]
         if self.detects:
             levels = _float32(features)
             proposals, _ = self.detector.rpn(batch, levels)
             detections = self._detections(levels, proposals, batch.image_sizes)
         if self.semantic_head is None:
-            return detections[0], None, None
+            return detections, None, None
         canvas = self.project(detections, features["0"]) if self.projection else None
         height, width = batch.image_sizes[0]
-        logits = self._logits(features, canvas)[0, :, :height, :width]
-        return detections[0], logits, None if canvas is None else canvas[0]
+        return detections, self._logits(features, canvas)[..., :height, :width], canvas
 
     def _batch(self, images: Sequence[torch.Tensor]) -> ImageList:
         """Normalize and pad to multiples of 32, right and below. Not resized: they have the size that the recipe wants."""

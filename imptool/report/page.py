@@ -198,7 +198,7 @@ def write_page(
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
 <style>
-{_beside("page.css")}</style>
+{file_beside("page.css")}</style>
 </head>
 <body>
 <header>
@@ -213,7 +213,7 @@ def write_page(
 {foot}
 </footer>
 <script>
-{_beside("page.js")}</script>
+{file_beside("page.js")}</script>
 </body>
 </html>
 """
@@ -251,7 +251,7 @@ def _example(example: Example) -> str:
         f"<figure>{_picture(src, f'{what}, {example.name}', example.size)}<figcaption>{escape(what)}</figcaption></figure>"
         for what, src in example.pictures.items()
     )
-    legend = "".join(f"<li>{_swatch(Swatch(*entry))}</li>" for entry in example.classes)
+    legend = "".join(f"<li>{swatch_html(Swatch(*entry))}</li>" for entry in example.classes)
     note = f'<p class="note">{escape(example.note)}</p>' if example.note else ""
     return (
         f'<article>\n<div class="name"><h3>{escape(example.name)}</h3>{note}</div>\n'
@@ -263,12 +263,12 @@ def _example(example: Example) -> str:
 
 def _picture(src: str | Embedded, alt: str, size: tuple[int, int] | None = None) -> str:
     """A picture that loads when it comes into view. A file links to itself in full; the script opens one without a file."""
-    url, known = _url(src), f' height="{size[0]}" width="{size[1]}"' if size else ""
+    url, known = url_of(src), f' height="{size[0]}" width="{size[1]}"' if size else ""
     tag, link = ("span", "") if isinstance(src, Embedded) else ("a", f' href="{url}"')
     return f'<{tag} class="full"{link}><img src="{url}" alt="{escape(alt)}" loading="lazy"{known}></{tag}>'
 
 
-def _url(src: str | Embedded) -> str:
+def url_of(src: str | Embedded) -> str:
     """A picture's URL. Of a path, a leading slash would leave the page's folder, two of them the machine."""
     if isinstance(src, Embedded):
         return f"data:{src.kind};base64,{base64.b64encode(src.data).decode()}"
@@ -279,7 +279,7 @@ def _url(src: str | Embedded) -> str:
 
 def _cell(cell: Cell, *, first: bool) -> str:
     if isinstance(cell, Swatch):
-        inner = _swatch(cell)
+        inner: str = swatch_html(cell)
     elif isinstance(cell, str):
         inner = escape(cell)
     elif isinstance(cell, Difference):
@@ -323,10 +323,12 @@ def _points(difference: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _swatch(swatch: Swatch) -> str:
+def swatch_html(swatch: Swatch) -> Html:
+    """A class in a legend: its colour and its name."""
     red, green, blue = (int(value) for value in swatch.colour)
-    return f'<span class="swatch" style="--colour: rgb({red} {green} {blue})">{escape(swatch.name)}</span>'
+    return Html(f'<span class="swatch" style="--colour: rgb({red} {green} {blue})">{escape(swatch.name)}</span>')
 
 
-def _beside(name: str) -> str:
+def file_beside(name: str) -> str:
+    """The text of a style or script that lies beside this file."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")

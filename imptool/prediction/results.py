@@ -1,0 +1,161 @@
+"""The files of one photograph: label PNG, overlay, cut-outs, and the pictures of the page."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from imptool.data.augment import resized_size
+from imptool.data.coco import decode_masks
+from imptool.data.components import Instances, find_components
+from imptool.data.images import read_image, write_label_map
+from imptool.data.label_set import LabelSet
+from imptool.data.samples import resize_image
+from imptool.files import whole_file
+from imptool.models.inference import Prediction, coco_results
+from imptool.prediction.journal import Record
+from imptool.prediction.photographs import Photograph
+from imptool.recipe import Input
+from imptool.report.overlays import colour_classes, overlay
+
+SAVED = ("labels", "overlay", "coco", "cutouts", "page")
+"""What can be written, in the words of `--save`."""
+
+SPECK = 1 / 5000
+"""Share of a photograph; a smaller component is no garment to cut out, and a class of which no more is seen is not found."""
+
+PAGE_FOLDERS = {"photograph": "page/photographs", "parsed": "page/parsed", "thumbnail": "page/thumbnails"}
+FOLDERS = ("labels", "overlays", "cutouts", "page")
+
+_OVERLAY_SIDE, _PAGE_SIDE, _THUMBNAIL_SIDE = 2048, 1280, 360  # px of the long side at most: pictures to look at
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What is kept of a photograph: a large one, decoded, takes more memory than all that is made of it.
+
+    size: (height, width) of the photograph. network: [h, w, 3] uint8 as the network takes it. view: [h, w, 3] uint8, small
+    enough to look at. image: [H, W, 3] uint8, the photograph itself, where something is cut out of it.
+    """
+
+    size: tuple[int, int]
+    network: np.ndarray
+    view: np.ndarray
+    image: np.ndarray | None
+
+
+def load(photograph: Photograph, size: Input, save: frozenset[str], max_pixels: int) -> Loaded:
+    """Read a photograph; InputError when it is broken."""
+    image = read_image(photograph.path, max_pixels=max_pixels)
+    height, width = image.shape[:2]
+    network = resize_image(image, resized_size((height, width), short_side=size.short_side, long_side=size.long_side))
+    view = _at_most(image, _OVERLAY_SIDE if save & {"overlay", "page"} else 1)
+    return Loaded((height, width), network, view, image if "cutouts" in save else None)
+
+
+def write_results(
+    photograph: Photograph, loaded: Loaded, prediction: Prediction, labels: LabelSet, out: Path, save: frozenset[str]
+) -> tuple[Record, list[Record] | None]:
+    """Write the files of one photograph, each whole or not at all; give what the journal tells of it, and its COCO results."""
+    assert prediction.channels is not None
+    ids = labels.to_ids(prediction.channels)
+    components = find_components(ids, skip=[] if labels.background is None else [labels.background])
+    least = max(SPECK * ids.size, 1)
+    areas = Counter[int]()
+    for class_id, area in zip(components.class_ids.tolist(), components.areas.tolist(), strict=True):
+        areas[class_id] += area
+    record: Record = {
+        "file_name": photograph.file_name,
+        "name": photograph.name,
+        "source": source_of(photograph),
+        "height": loaded.size[0],
+        "width": loaded.size[1],
+        "classes": {str(class_id): area for class_id, area in areas.items() if area >= least},
+        "instances": Counter(str(labels.ids[labels.things[label - 1]]) for label in prediction.labels.tolist()),
+    }
+    if "labels" in save:
+        write_label_map(out / "labels" / f"{photograph.name}.png", ids)
+    if save & {"overlay", "page"}:
+        _write_views(photograph.name, loaded.view, _nearest(ids, loaded.view), labels, out, save)
+    if loaded.image is not None:
+        record["cutouts"] = _write_cutouts(photograph.name, loaded.image, components, labels, out, least)
+    return record, coco_results(prediction, labels, image_id=None) if "coco" in save else None
+
+
+def source_of(photograph: Photograph) -> list[int]:
+    """What tells a photograph from another one of the same name: its bytes and the time of its last change."""
+    status = photograph.path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def files_of(record: Record, out: Path, save: frozenset[str]) -> Iterator[Path]:
+    """The files that a record tells of."""
+    name = record["name"]
+    if "labels" in save:
+        yield out / "labels" / f"{name}.png"
+    if "overlay" in save:
+        yield out / "overlays" / f"{name}.jpg"
+    if "page" in save:
+        yield from (out / folder / f"{name}.jpg" for folder in PAGE_FOLDERS.values())
+    if "cutouts" in save:
+        yield from (out / "cutouts" / name / cutout for cutout in record["cutouts"])
+
+
+def _write_views(name: str, view: np.ndarray, ids: np.ndarray, labels: LabelSet, out: Path, save: frozenset[str]) -> None:
+    names = dict(zip(labels.ids, labels.names, strict=True))
+    if "overlay" in save:
+        _write_jpeg(out / "overlays" / f"{name}.jpg", overlay(view, ids, class_names=names, background=labels.background))
+    if "page" in save:
+        photograph = _at_most(view, _PAGE_SIDE)
+        shown = [class_id for class_id in labels.ids if class_id != labels.background]
+        parsed = colour_classes(photograph, _nearest(ids, photograph), ids=shown, alpha=0.6)
+        pictures = {"photograph": photograph, "parsed": parsed, "thumbnail": _at_most(parsed, _THUMBNAIL_SIDE)}
+        for what, picture in pictures.items():
+            _write_jpeg(out / PAGE_FOLDERS[what] / f"{name}.jpg", picture)
+
+
+def _write_cutouts(name: str, image: np.ndarray, components: Instances, labels: LabelSet, out: Path, least: float) -> list[str]:
+    """Cut every component out of the photograph, transparent around it, the largest of a class first; give the files' names."""
+    class_names = dict(zip(labels.ids, labels.names, strict=True))
+    written: list[str] = []
+    numbers = Counter[str]()
+    for row in sorted(np.flatnonzero(components.areas >= least).tolist(), key=lambda row: -components.areas[row]):
+        stem = file_stem(class_names[int(components.class_ids[row])])
+        numbers[stem] += 1
+        x, y, width, height = components.boxes[row].tolist()
+        rle = {"segmentation": {"size": list(components.size), "counts": components.rles[row].decode("ascii")}}
+        mask = decode_masks([rle], components.size)[0, y : y + height, x : x + width]
+        pixels = np.dstack([image[y : y + height, x : x + width] * mask[..., None], mask * 255])
+        written.append(f"{stem}-{numbers[stem]}.png")
+        with whole_file(out / "cutouts" / name / written[-1]) as temporary:
+            Image.fromarray(pixels, "RGBA").save(temporary, compress_level=3)
+    return sorted(written)
+
+
+def file_stem(class_name: str) -> str:
+    """A class name as part of a file's name, on any system: what is no letter, digit, "-" or "_" becomes "_"."""
+    return re.sub(r"[^\w-]+", "_", class_name).strip("_")[:80] or "class"
+
+
+def _nearest(ids: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """A map resized to the size of a picture."""
+    return cv2.resize(ids, (like.shape[1], like.shape[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _at_most(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture made smaller where its long side is over `side` px."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    return image if scale >= 1 else resize_image(image, (max(round(height * scale), 1), max(round(width * scale), 1)))
+
+
+def _write_jpeg(path: Path, picture: np.ndarray) -> None:
+    with whole_file(path) as temporary:
+        Image.fromarray(picture).save(temporary, quality=88)
