@@ -74,12 +74,17 @@ def main() -> None:
             folder = draw(Path(temporary, name), size, arguments.photographs)
             figures["rates"][name] = rates(folder, recipe, device, arguments)
             report_rates(name, figures["rates"][name])
+            write(figures, arguments.out)
         if not arguments.no_memory:
             figures["memory"] = memories(Path(temporary), recipe, arguments)
             report_memory(figures["memory"])
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            write(figures, arguments.out)
+
+
+def write(figures: dict[str, Any], out: Path | None) -> None:
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def draw(folder: Path, size: tuple[int, int], count: int) -> Path:

@@ -34,21 +34,20 @@ SPECK = 1 / 5000
 PAGE_FOLDERS = {"photograph": "page/photographs", "parsed": "page/parsed", "thumbnail": "page/thumbnails"}
 FOLDERS = ("labels", "overlays", "cutouts", "page")
 
-_OVERLAY_SIDE, _PAGE_SIDE, _THUMBNAIL_SIDE = 2048, 1280, 360  # px of the long side at most: pictures to look at
+_VIEW_SIDE, _PAGE_SIDE, _THUMBNAIL_SIDE = 2048, 1280, 360  # px of the long side at most: pictures to look at
 
 
 @dataclass(frozen=True)
 class Loaded:
     """What is kept of a photograph: a large one, decoded, takes more memory than all that is made of it.
 
-    size: (height, width) of the photograph. network: [h, w, 3] uint8 as the network takes it. view: [h, w, 3] uint8, small
-    enough to look at. image: [H, W, 3] uint8, the photograph itself, where something is cut out of it.
+    size: (height, width) of the photograph. network: [h, w, 3] uint8 as the network takes it. view: [h, w, 3] uint8, the
+    photograph, or where it is large a smaller one to look at.
     """
 
     size: tuple[int, int]
     network: np.ndarray
     view: np.ndarray
-    image: np.ndarray | None
 
 
 def load(photograph: Photograph, size: Input, save: frozenset[str], max_pixels: int) -> Loaded:
@@ -56,8 +55,7 @@ def load(photograph: Photograph, size: Input, save: frozenset[str], max_pixels: 
     image = read_image(photograph.path, max_pixels=max_pixels)
     height, width = image.shape[:2]
     network = resize_image(image, resized_size((height, width), short_side=size.short_side, long_side=size.long_side))
-    view = _at_most(image, _OVERLAY_SIDE if save & {"overlay", "page"} else 1)
-    return Loaded((height, width), network, view, image if "cutouts" in save else None)
+    return Loaded((height, width), network, _at_most(image, _VIEW_SIDE if save & {"overlay", "page", "cutouts"} else 1))
 
 
 def write_results(
@@ -84,8 +82,11 @@ def write_results(
         write_label_map(out / "labels" / f"{photograph.name}.png", ids)
     if save & {"overlay", "page"}:
         _write_views(photograph.name, loaded.view, _nearest(ids, loaded.view), labels, out, save)
-    if loaded.image is not None:
-        record["cutouts"] = _write_cutouts(photograph.name, loaded.image, components, labels, out, least)
+    if "cutouts" in save:
+        whole = loaded.view.shape[:2] == loaded.size
+        # A large one is read again: several of them on their way would fill the memory.
+        image = loaded.view if whole else read_image(photograph.path, max_pixels=ids.size)
+        record["cutouts"] = _write_cutouts(photograph.name, image, components, labels, out, least)
     return record, coco_results(prediction, labels, image_id=None) if "coco" in save else None
 
 
