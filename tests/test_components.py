@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from imptool.data.components import Instances, count_holes, find_components, find_regions, rle_length
+from imptool.data.components import Instances, count_holes, find_components, find_regions, mask_in_box, rle_length
 
 IntMap = NDArray[np.integer]
 
@@ -248,3 +248,31 @@ def test_a_region_is_all_that_has_one_number(numbers: IntMap) -> None:
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 40)), elements=st.integers(0, 1)))
 def test_maps_of_any_width_are_read_to_their_last_column(semantic_map: IntMap) -> None:
     assert int(find_components(semantic_map).areas.sum()) == semantic_map.size
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 2)))
+def test_mask_within_its_box_is_what_pycocotools_decodes_there(semantic_map: np.ndarray) -> None:
+    found = find_components(semantic_map, skip=[0])
+    for row in range(len(found.rles)):
+        x, y, width, height = found.boxes[row].tolist()
+        whole = coco_mask.decode({"size": list(found.size), "counts": found.rles[row]})
+        np.testing.assert_array_equal(mask_in_box(found, row), whole[y : y + height, x : x + width])
+        assert whole.sum() == mask_in_box(found, row).sum()
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 1)),
+    st.tuples(*[st.integers(0, 4)] * 4),
+)
+def test_a_part_of_a_photograph_is_told_in_pixels_of_the_whole(part: np.ndarray, margins: tuple[int, ...]) -> None:
+    top, left, bottom, right = margins
+    whole = np.pad(part, ((top, bottom), (left, right)))
+    placed = find_regions(part, skip=[0], corner=(top, left), size=whole.shape)
+    expected = find_regions(whole, skip=[0])
+    assert placed.rles == expected.rles
+    np.testing.assert_array_equal(placed.boxes, expected.boxes)
+    np.testing.assert_array_equal(placed.areas, expected.areas)
+    with pytest.raises(ValueError, match="is not inside a photograph"):
+        find_regions(part, corner=(top + 1, left), size=(part.shape[0] + top, whole.shape[1]))

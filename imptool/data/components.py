@@ -242,13 +242,21 @@ def _instances(runs: _Runs, groups: _Grouping) -> Instances:
     return Instances(_class_of_group(runs, ordered), areas, boxes, rles, runs.size, np.zeros(ordered.total, np.bool_))
 
 
+def mask_in_box(instances: Instances, row: int) -> NDArray[np.uint8]:
+    """The mask [h, w] of one instance within its box, 1 in it: what a map of the photograph's size would be cut to."""
+    x, y, width, height = instances.boxes[row].tolist()
+    mask = np.zeros((height, width), np.uint8)
+    _fill_box(_run_lengths(np.frombuffer(instances.rles[row], np.uint8)), mask, instances.size[0], y, x)
+    return mask
+
+
 def rle_length(counts: bytes) -> int:
     """How many pixels a compressed RLE tells of; pycocotools returns unset memory where it is less than H * W.
 
     Raises:
         ValueError: counts is no compressed RLE.
     """
-    return int(_rle_length(np.frombuffer(counts, np.uint8)))
+    return int(_run_lengths(np.frombuffer(counts, np.uint8)).sum())
 
 
 def _flat(array: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -499,11 +507,10 @@ def _write_number(text: NDArray[np.uint8], at: int, number: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _rle_length(text: NDArray[np.uint8]) -> np.int64:
-    total = np.int64(0)
+def _run_lengths(text: NDArray[np.uint8]) -> Ints:
+    """The numbers of a compressed RLE: zeros, ones, zeros, ...; ValueError when it is none."""
+    lengths = np.empty(len(text), np.int64)
     place = 0
-    before = np.int64(0)  # the last number, and the one before it
-    base = np.int64(0)
     number = np.int64(0)
     bits = 0
     for character in text:
@@ -517,15 +524,25 @@ def _rle_length(text: NDArray[np.uint8]) -> np.int64:
         if value & 16:
             number -= 1 << bits
         if place > 2:
-            number += base
+            number += lengths[place - 2]
         if number < 0:
             raise ValueError("counts are no compressed RLE")
-        total += number
-        base = before
-        before = number
+        lengths[place] = number
         place += 1
         number = np.int64(0)
         bits = 0
     if bits > 0:
         raise ValueError("counts are no compressed RLE")
-    return total
+    return lengths[:place]
+
+
+@njit(cache=True, nogil=True)
+def _fill_box(lengths: Ints, mask: NDArray[np.uint8], height: int, top: int, left: int) -> None:
+    """Fill the runs of a photograph of `height` into the part of it that has its first pixel at (top, left)."""
+    start = np.int64(0)
+    for place in range(len(lengths)):
+        end = start + lengths[place]
+        if place % 2 == 1:
+            for pixel in range(start, end):
+                mask[pixel % height - top, pixel // height - left] = 1
+        start = end

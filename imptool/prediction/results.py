@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from imptool.data.augment import resized_size
-from imptool.data.coco import decode_masks
-from imptool.data.components import Instances, find_components
+from imptool.data.components import Instances, find_components, mask_in_box
 from imptool.data.images import read_image, write_label_map
 from imptool.data.label_set import LabelSet
 from imptool.data.samples import resize_image
@@ -131,12 +130,11 @@ def _write_cutouts(name: str, image: np.ndarray, components: Instances, labels: 
         stem = file_stem(class_names[int(components.class_ids[row])])
         numbers[stem] += 1
         x, y, width, height = components.boxes[row].tolist()
-        rle = {"segmentation": {"size": list(components.size), "counts": components.rles[row].decode("ascii")}}
-        mask = decode_masks([rle], components.size)[0, y : y + height, x : x + width]
+        mask = mask_in_box(components, row)
         pixels = np.dstack([image[y : y + height, x : x + width] * mask[..., None], mask * 255])
         written.append(f"{stem}-{numbers[stem]}.png")
         with whole_file(out / "cutouts" / name / written[-1]) as temporary:
-            Image.fromarray(pixels, "RGBA").save(temporary, compress_level=3)
+            Image.fromarray(pixels, "RGBA").save(temporary, compress_level=1)
     return sorted(written)
 
 

@@ -145,13 +145,28 @@ def _unfused() -> Iterator[None]:
         return
     from numba.cuda.cudadrv import nvvm
 
-    with _preparing:
+    with _preparing, _older_numpy():
         original = nvvm.compile_ir
         nvvm.compile_ir = partial(original, fma=False)
         try:
             yield
         finally:
             nvvm.compile_ir = original
+
+
+@contextmanager
+def _older_numpy() -> Iterator[None]:
+    """With what numba-cuda 0.30 asks NumPy for when it first compiles; NumPy 2.5 has dropped a part, and deprecates another."""
+    missing = not hasattr(np, "row_stack")
+    if missing:
+        vars(np)["row_stack"] = np.vstack
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        if missing:
+            del vars(np)["row_stack"]
 
 
 def _link(ptx: str, options: list[str]) -> tuple[bytes, str]:
