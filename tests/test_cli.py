@@ -32,7 +32,9 @@ def test_doctor_names_versions_threads_and_devices_and_ends_well_where_the_opera
     assert result.exit_code == 0
     lines = {line[:12].strip(): line[12:] for line in result.output.splitlines()}
     assert f"torch {torch.__version__.partition('+')[0]}" in lines["packages"]
-    assert lines["operator"].startswith("works; threading layer ")
+    on_cpu, *on_gpus = re.findall(r"^  operator  (.*)", result.output, re.M)
+    assert on_cpu.startswith("works; threading layer ")
+    assert all(found.startswith("works; launch path ") for found in on_gpus)
     if not torch.cuda.is_available():
         assert lines["cuda"].startswith("none: ")
 

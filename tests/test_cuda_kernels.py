@@ -172,6 +172,9 @@ def kernels_compile_for_each_gpu_without_fused_arithmetic() -> None:
             compiled = launch.compile_cubin(*cuda.kernel_source(name, double, double), cc)
             assert f".target sm_{cc[0]}{cc[1]}" in compiled.ptx
             assert not re.search(r"\bfma\.", compiled.ptx), f"{name} is compiled to fused arithmetic for {cc}"
+            if name == "cell_gradients":
+                addresses = re.search(r"mul\.wide\.s32\s+%rd\d+, %r\d+, [48];", compiled.ptx)
+                assert not addresses, "a canvas may have more pixels than 32 bits count"
             assert compiled.cubin.startswith(b"\x7fELF")
             resources = launch.resources(compiled.log)
             assert resources.registers <= MOST_REGISTERS, f"{name} for {cc}: {resources}"

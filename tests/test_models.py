@@ -339,6 +339,18 @@ def test_no_detection_gives_an_empty_canvas_and_a_map() -> None:
     assert canvas.abs().sum() == 0
 
 
+def test_what_was_parsed_before_changes_nothing() -> None:
+    image, strip = torch.rand(3, 64, 80), torch.rand(3, 38, 96)  # torchvision takes the pyramid's scales from the first image
+    fresh, used = build("panoptic-fpn-imp").eval(), build("panoptic-fpn-imp").eval()
+    used.load_state_dict(fresh.state_dict())
+    used.infer([strip])
+    (expected,), logits, _ = fresh.infer([image])
+    (found,), again, _ = used.infer([image])
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+    torch.testing.assert_close(again, logits, rtol=0, atol=0)
+
+
 def test_semantic_loss_leaves_out_ignored_pixels_and_padding() -> None:
     logits = torch.randn(1, 4, 8, 8)
     semantic = torch.randint(0, 4, (6, 5))

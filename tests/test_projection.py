@@ -401,6 +401,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_the_gpu_gives_the_bits_of_the_cpu_without_waiting(sampling: str) -> None:
     inputs = instances(count=300, seed=2)

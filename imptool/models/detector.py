@@ -17,12 +17,14 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
+from torchvision.ops.poolers import initLevelMapper
 
 from imptool.files import InputError
 from imptool.models.weights import backbone_tensors
 from imptool.recipe import Backbone, Detector, Input
 
 _NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(32, channels)}
+_FPN_LEVELS = (2, 3, 4, 5)  # that regions are pooled from: P2..P5, 1/4 .. 1/32 of the input
 _LEVELS = ("layer1", "layer2", "layer3", "layer4")
 _SMALLEST_SIDE = 0.01  # px; torchvision drops boxes with a smaller one
 
@@ -54,6 +56,10 @@ def build_detector(backbone: Backbone, detector: Detector, size: Input, *, num_t
         mask_head=MaskRCNNHeads(channels, mask_channels, dilation=1),
         mask_predictor=MaskRCNNPredictor(mask_channels[-1], mask_channels[-1], num_things + 1),
     )
+    for pooler in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+        # Else torchvision guesses them from the first image that comes, wrongly from a strip that is padded to twice its width.
+        pooler.scales = [2.0**-level for level in _FPN_LEVELS]
+        pooler.map_levels = initLevelMapper(_FPN_LEVELS[0], _FPN_LEVELS[-1])
     for layer in (model.roi_heads.box_predictor.cls_score, model.roi_heads.box_predictor.bbox_pred):
         init_prediction_layer(layer)
     init_prediction_layer(model.roi_heads.mask_predictor.mask_fcn_logits)

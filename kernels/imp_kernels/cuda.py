@@ -25,7 +25,7 @@ SCAN = 512
 
 SIDES, FOUND = 2 * TILE, 2 * SCAN  # sizes in shared memory must be names or literals
 
-_cell_span = cuda.jit(device=True)(cell_span)
+_cell_span = cuda.jit(device=True)(cell_span)  # in floats: there `math.floor` gives one
 _sample_place = cuda.jit(device=True)(sample_place)
 
 
@@ -346,9 +346,10 @@ def cell_gradients(
     if 0 <= image < batch and 0 <= layer < num_layers:
         x_first, x_stop = _cell_span(np.float64(boxes[4 * n]), np.float64(boxes[4 * n + 2]), j, cell_columns, width)
         y_first, y_stop = _cell_span(np.float64(boxes[4 * n + 1]), np.float64(boxes[4 * n + 3]), i, cell_rows, height)
-        for y in range(y_first, y_stop):
+        # A `range` of floats would count in 32 bits, and a canvas may have more pixels.
+        for y in range(np.int64(y_first), np.int64(y_stop)):
             row = ((image * num_layers + layer) * height + y) * width
-            for pixel in range(row + x_first, row + x_stop):
+            for pixel in range(row + np.int64(x_first), row + np.int64(x_stop)):
                 if canvas[pixel] > 0 and winners[pixel] == cell:
                     total += np.float64(grad_canvas[pixel])
     _write_gradients(cell, n, total, scores, masks, d_masks, products)
