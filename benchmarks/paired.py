@@ -26,9 +26,10 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 import imptool.evaluation.from_run as from_run
 from imptool.checkpoint import WEIGHTS, load_run, load_state, load_weights, parse_about, save_weights
 from imptool.convert_instances import convert_instances
-from imptool.data.augment import View, resized_size
+from imptool.data.augment import View
 from imptool.data.dataset import load_dataset
 from imptool.data.export import Export
+from imptool.data.images import resized_size
 from imptool.data.instances import file_name, read_instances
 from imptool.data.layouts import Item
 from imptool.data.samples import instance_target

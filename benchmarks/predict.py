@@ -30,11 +30,10 @@ from PIL import Image
 from rich.console import Console
 
 from imptool.checkpoint import TrainedModel, save_weights
-from imptool.data.augment import resized_size
-from imptool.data.images import read_image
+from imptool.data.images import fit_image, read_image
 from imptool.data.label_set import LabelSet
 from imptool.data.outfits import CLASSES, draw_outfit
-from imptool.data.samples import image_tensor, resize_image
+from imptool.data.samples import image_tensor
 from imptool.models import build_model
 from imptool.models.inference import choose_compute
 from imptool.predict import Settings, predict
@@ -110,8 +109,8 @@ def build(recipe: Recipe, folder: Path, device: torch.device) -> TrainedModel:
     image = read_image(min(folder.glob("*.jpg")))
     first = image_tensor(image).to(device)
     model.detector.roi_heads.score_thresh = usual_threshold(model.detector, ([first], []), recipe.detector.detections)
-    size = resized_size(image.shape[:2], short_side=recipe.input.short_side, long_side=recipe.input.long_side)
-    _, logits, _ = model.infer([image_tensor(resize_image(image, size)).to(device)])
+    resized = fit_image(image, short_side=recipe.input.short_side, long_side=recipe.input.long_side)
+    _, logits, _ = model.infer([image_tensor(resized).to(device)])
     above = (logits[0, 1:].amax(dim=0) - logits[0, 0]).flatten().cpu().numpy()
     with torch.no_grad():
         model.semantic_head.predictor.bias[0] += float(np.quantile(above, 0.75))

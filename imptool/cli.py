@@ -551,7 +551,13 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
 @click.option("--batch", type=click.IntRange(1), help="Photographs of one size at a time.  [default: 4 on CUDA, else 1]")
 @_max_pixels
 @_device
-@_workers
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=min(8, os.cpu_count() or 1),
+    show_default=True,
+    help="Threads that read photographs, and as many that write results: with a GPU, processes.",
+)
 def predict_command(
     photographs: tuple[str, ...],
     run: Path | None,

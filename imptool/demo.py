@@ -24,8 +24,9 @@ from imptool.data.images import read_image
 from imptool.data.instances import file_name, read_instances
 from imptool.data.layouts import Item
 from imptool.data.palette import voc_palette
+from imptool.data.prediction import coco_results
 from imptool.files import InputError, whole_file
-from imptool.models.inference import coco_results, parse_image
+from imptool.models.inference import parse_image
 from imptool.report import page
 from imptool.report.overlays import colour_canvas, colour_classes, colour_instances, side_by_side
 from imptool.report.progress import say
@@ -118,7 +119,7 @@ def _parse_example(trained: TrainedModel, dataset: Dataset, item: Item, rows: li
         "target": colour_classes(image, target, ids=shown, alpha=0.75),
         "its instances": colour_instances(image, decode_masks(rows, target.shape)),
         "detected instances": colour_instances(image, detected),
-        "canvas": colour_canvas(prediction.canvas.numpy(), things, size=target.shape),
+        "canvas": colour_canvas(prediction.canvas, things, size=target.shape),
         "prediction": colour_classes(image, predicted, ids=shown, alpha=0.75),
     }
     present = sorted(set(np.unique(target).tolist() + np.unique(predicted).tolist()) & set(shown))

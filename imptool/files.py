@@ -260,8 +260,7 @@ def map_ahead(work: Callable[[Element], Value], elements: Sequence[Element], *, 
     if workers < 2:
         yield from map(work, elements)
         return
-    # Spawned, not forked: a fork of a process with threads (OpenCV, torch) may hang.
-    pool = ProcessPoolExecutor(min(workers, max(len(elements), 1)), get_context("spawn"), _start_worker)
+    pool = process_pool(min(workers, max(len(elements), 1)))
     try:
         waiting: deque[Future[Value]] = deque()
         for element in elements:
@@ -272,6 +271,11 @@ def map_ahead(work: Callable[[Element], Value], elements: Sequence[Element], *, 
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes for work that is pickled; spawned, not forked: a fork of a process with threads (OpenCV, torch) may hang."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
 
 
 def _start_worker() -> None:

@@ -12,11 +12,10 @@ from typing import Literal
 import numpy as np
 
 from imptool.checkpoint import TrainedModel, load_run
-from imptool.data.augment import resized_size
-from imptool.data.images import read_image
+from imptool.data.images import fit_image, read_image
 from imptool.data.label_set import LabelSet
-from imptool.data.samples import resize_image
-from imptool.models.inference import Prediction, choose_compute, choose_device, mask_in_box, parse_resized
+from imptool.data.prediction import Prediction, mask_in_box
+from imptool.models.inference import choose_compute, choose_device, parse_resized
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +98,7 @@ class Model:
             raise ValueError(f"image must be a path or [H, W, 3] uint8 RGB, got {photograph.shape} {photograph.dtype}")
         height, width = photograph.shape[:2]
         size = self.trained.recipe.input
-        resized = resize_image(
-            np.ascontiguousarray(photograph),
-            resized_size((height, width), short_side=size.short_side, long_side=size.long_side),
-        )
+        resized = fit_image(np.ascontiguousarray(photograph), short_side=size.short_side, long_side=size.long_side)
         device = next(self.trained.model.parameters()).device
         with self._one_at_a_time:
             (prediction,) = parse_resized(

@@ -9,8 +9,8 @@ import json
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +25,13 @@ from rich.table import Table
 
 from imptool import distributed
 from imptool.checkpoint import TrainedModel
-from imptool.data.augment import resized_size
 from imptool.data.coco import coco_document
-from imptool.data.images import image_size
+from imptool.data.images import image_size, resized_size
 from imptool.data.label_set import LabelSet
 from imptool.data.palette import voc_palette
-from imptool.files import InputError, alone_in, read_ahead, whole_file, write_json
-from imptool.models.inference import Prediction, parse_resized
+from imptool.data.prediction import Prediction
+from imptool.files import InputError, alone_in, process_pool, read_ahead, whole_file, write_json
+from imptool.models.inference import parse_resized
 from imptool.prediction.journal import Journal, Record
 from imptool.prediction.photographs import Photograph
 from imptool.prediction.results import FOLDERS, PAGE_FOLDERS, Loaded, files_of, load, source_of, write_results
@@ -197,9 +197,9 @@ def _parse(
     """Read ahead, parse and write at the same time; a few photographs are on their way, never all."""
     photographs = [photograph for batch in batches for photograph in batch]
     last = {batch[-1].number for batch in batches}
-    read = partial(load, size=trained.recipe.input, save=settings.save, max_pixels=settings.max_pixels)
+    read = partial(load, size=trained.recipe.input, max_pixels=settings.max_pixels)
     together: list[tuple[Photograph, Loaded]] = []
-    with _Writers(settings.workers, journal, problems) as writers:
+    with _Writers(settings, journal, problems) as writers:
         reading = read_ahead(read, photographs, workers=settings.workers)
         for photograph, loaded, problem in track(console, reading, "predict", total=len(photographs)):
             if loaded is None:
@@ -208,14 +208,14 @@ def _parse(
                 together.append((photograph, loaded))
             if photograph.number not in last:
                 continue
-            for each, prediction in _predictions(trained, together, settings.device, problems):
-                writers.submit(each[0].path, write_results, *each, prediction, trained.labels, out, settings.save)
+            for parsed, prediction in _predictions(trained, together, settings.device, problems):
+                writers.submit(parsed, prediction, trained.labels, out, settings.save)
             together = []
 
 
 def _predictions(
     trained: TrainedModel, together: Sequence[tuple[Photograph, Loaded]], device: torch.device, problems: list[str]
-) -> Iterator[tuple[tuple[Photograph, Loaded], Prediction]]:
+) -> Iterator[tuple[Photograph, Prediction]]:
     """Parse photographs together as far as they have one size; one by one where the GPU's memory is too small for them."""
     for _, group in groupby(together, key=lambda each: each[1].network.shape):
         rows = list(group)
@@ -226,7 +226,7 @@ def _predictions(
         except torch.OutOfMemoryError:
             predictions = []
         if predictions:
-            yield from zip(rows, predictions, strict=True)
+            yield from zip((photograph for photograph, _ in rows), predictions, strict=True)
             continue
         torch.cuda.empty_cache()
         if len(rows) == 1:
@@ -237,11 +237,17 @@ def _predictions(
 
 
 class _Writers:
-    """Threads that write results, a few behind; leaving it, by whatever way, finishes those few."""
+    """Whatever writes results, a few photographs behind; leaving it, by whatever way, finishes those few.
 
-    def __init__(self, workers: int, journal: Journal, problems: list[str]) -> None:
-        self.journal, self.problems, self.most = journal, problems, 2 * max(workers, 1)
-        self.pool = ThreadPoolExecutor(max(workers, 1))
+    With a GPU these are processes: beside it the writing takes longest, and threads would wait for each other's Python.
+    """
+
+    def __init__(self, settings: Settings, journal: Journal, problems: list[str]) -> None:
+        workers = max(settings.workers, 1)
+        self.journal, self.problems, self.most = journal, problems, 2 * workers
+        self.pool: Executor = (
+            process_pool(workers) if settings.device.type == "cuda" and workers > 1 else ThreadPoolExecutor(workers)
+        )
         self.pending: deque[tuple[Path, Future[tuple[Record, list[Record] | None]]]] = deque()
 
     def __enter__(self) -> _Writers:
@@ -254,8 +260,8 @@ class _Writers:
         finally:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, path: Path, work: Callable[..., tuple[Record, list[Record] | None]], *arguments: Any) -> None:
-        self.pending.append((path, self.pool.submit(work, *arguments)))
+    def submit(self, photograph: Photograph, *rest: Any) -> None:
+        self.pending.append((photograph.path, self.pool.submit(write_results, photograph, *rest)))
         while len(self.pending) > self.most:
             self._finish_first()
 
@@ -263,6 +269,12 @@ class _Writers:
         path, future = self.pending.popleft()
         try:
             self.journal.append(*future.result())
+        except InputError as error:
+            self.problems.append(str(error))
+        except BrokenExecutor as error:
+            raise InputError(
+                "a process that writes results has ended, perhaps for want of memory: --workers takes fewer, --resume goes on"
+            ) from error
         except OSError as error:
             if error.errno in _DISK:
                 raise

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from imptool.data.augment import View, draw_view, jitter, mirror, resized_size
+from imptool.data.augment import View, draw_view, jitter, mirror
+from imptool.data.images import resized_size
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.data.samples import instance_target
 from imptool.recipe import Augment, Input

@@ -55,7 +55,8 @@ def test_masks_of_instances_are_those_that_torchvision_pastes(model: Any) -> Non
     found = model.predict(draw_pair(1)[0])
     assert found.instances
     prediction = found.instances[0]._prediction
-    pasted = paste_masks_in_image(prediction.masks, prediction.boxes, prediction.size)[:, 0] > 0.5
+    masks, boxes = torch.from_numpy(prediction.masks[:, None]), torch.from_numpy(prediction.boxes)
+    pasted = paste_masks_in_image(masks, boxes, prediction.size)[:, 0] > 0.5
     for one, mask in zip(found.instances, pasted.numpy(), strict=True):
         assert one.mask.dtype == bool
         np.testing.assert_array_equal(one.mask, mask)

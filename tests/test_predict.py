@@ -26,8 +26,10 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 import imptool.prediction.results as results_module
 from imptool.checkpoint import load_weights, parse_about, save_weights
 from imptool.data.images import write_label_map
+from imptool.data.prediction import Prediction, coco_results
+from imptool.files import process_pool
 from imptool.models import build_model
-from imptool.models.inference import Prediction, _largest_channel, coco_results
+from imptool.models.inference import _largest_channel
 from imptool.prediction.photographs import output_names
 
 Imptool = Callable[..., Result]
@@ -158,7 +160,7 @@ def test_masks_in_results_are_those_that_torchvision_pastes() -> None:
     torch.manual_seed(0)
     boxes = torch.tensor([[5.0, 8, 40, 50], [-10, 20, 30, 90], [10.2, 3.7, 11.1, 70.9]] * 4)
     masks = torch.rand(12, 1, 28, 28)
-    prediction = Prediction((80, 60), None, boxes, torch.tensor([1, 2, 1] * 4), torch.rand(12), masks, None)
+    prediction = Prediction((80, 60), None, boxes.numpy(), np.array([1, 2, 1] * 4), np.ones(12), masks[:, 0].numpy())
     results = coco_results(prediction, LABELS, image_id=3)
     coco = COCO()
     coco.dataset = {
@@ -459,6 +461,29 @@ def test_two_processes_write_the_files_of_one(run: Path, imptool: Imptool) -> No
     assert [name for name in one if one[name] != two[name]] == []
 
 
+def test_processes_write_what_threads_write(run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos", "--save", "all", "--out", "threads").exit_code == 0
+    monkeypatch.setattr("imptool.predict.ThreadPoolExecutor", process_pool)  # as it is with a GPU
+    result = imptool("predict", "photos", "--save", "all", "--out", "processes", "--workers", "2")
+    assert result.exit_code == 0, result.output
+    assert contents(Path("processes")) == contents(Path("threads"))
+
+
+def test_a_writer_that_is_killed_ends_the_run_in_one_line(run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photographs(Path("photos"))
+    monkeypatch.setattr("imptool.predict.ThreadPoolExecutor", process_pool)
+    monkeypatch.setattr("imptool.predict.write_results", end_at_once)
+    result = imptool("predict", "photos")
+    assert result.exit_code == 2
+    assert "a process that writes results has ended" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def end_at_once(*_: Any) -> None:
+    os._exit(9)
+
+
 def test_photographs_of_one_size_together_are_parsed_as_by_themselves(run: Path, imptool: Imptool) -> None:
     for number in range(5):
         Path("photos").mkdir(exist_ok=True)
@@ -499,7 +524,8 @@ def test_memory_of_masks_does_not_grow_with_the_photograph(run: Path) -> None:
     torch.manual_seed(0)
     boxes = torch.rand(200, 4) * 100 + torch.tensor([0.0, 0, 100, 100])
     masks = torch.rand(200, 1, 28, 28)
-    prediction = Prediction((12_000, 9_000), None, boxes, torch.ones(200, dtype=torch.int64), torch.rand(200), masks, None)
+    ones = np.ones(200, np.int64)
+    prediction = Prediction((12_000, 9_000), None, boxes.numpy(), ones, ones / 2, masks[:, 0].numpy())
     tracemalloc.start()
     coco_results(prediction, LABELS, image_id=1)
     _, peak = tracemalloc.get_traced_memory()

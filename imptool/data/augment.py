@@ -10,17 +10,11 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from imptool.data.images import resized_size
 from imptool.data.label_set import LabelSet
 from imptool.recipe import Augment, Input
 
 Target = dict[str, torch.Tensor]
-
-
-def resized_size(size: tuple[int, int], *, short_side: int, long_side: int) -> tuple[int, int]:
-    """The (height, width) after the short side becomes `short_side`; where the long side would pass its limit, that wins."""
-    scale = min(short_side / min(size), long_side / max(size))
-    height, width = (max(round(side * scale), 1) for side in size)
-    return height, width
 
 
 @dataclass(frozen=True)

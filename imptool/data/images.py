@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import scipy.io
 from PIL import Image, ImageCms, ImageOps
@@ -76,6 +77,24 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     with _opened(path, max_pixels) as image:
         ImageOps.exif_transpose(image, in_place=True)  # a copy of a large photograph is a second one in memory
         return np.asarray(_as_seen(image))
+
+
+def resized_size(size: tuple[int, int], *, short_side: int, long_side: int) -> tuple[int, int]:
+    """The (height, width) after the short side becomes `short_side`; where the long side would pass its limit, that wins."""
+    scale = min(short_side / min(size), long_side / max(size))
+    height, width = (max(round(side * scale), 1) for side in size)
+    return height, width
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize [H, W, 3] to (height, width); areas are averaged when it shrinks, so that fine patterns do not alias."""
+    shrinks = size[0] < image.shape[0]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def fit_image(image: np.ndarray, *, short_side: int, long_side: int) -> np.ndarray:
+    """A photograph [H, W, 3] as a network takes it: [h, w, 3], its size that of `resized_size`."""
+    return resize_image(image, resized_size((image.shape[0], image.shape[1]), short_side=short_side, long_side=long_side))
 
 
 def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

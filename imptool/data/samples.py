@@ -15,7 +15,7 @@ from imptool.data.augment import Target, View, draw_view, jitter, mirror
 from imptool.data.coco import decode_masks
 from imptool.data.dataset import Dataset
 from imptool.data.export import file_name
-from imptool.data.images import read_image
+from imptool.data.images import read_image, resize_image
 from imptool.data.label_set import LabelSet
 from imptool.data.layouts import Item
 from imptool.files import InputError
@@ -36,12 +36,6 @@ class Sample:
     image: torch.Tensor
     target: Target
     problems: dict[str, str] = field(default_factory=dict)
-
-
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize [H, W, 3] to (height, width); areas are averaged when it shrinks, so that fine patterns do not alias."""
-    shrinks = size[0] < image.shape[0]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def image_tensor(image: np.ndarray) -> torch.Tensor:

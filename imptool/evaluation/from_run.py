@@ -12,8 +12,9 @@ from imptool.checkpoint import TrainedModel
 from imptool.data.dataset import Dataset
 from imptool.data.images import read_image
 from imptool.data.layouts import Item
+from imptool.data.prediction import coco_results
 from imptool.evaluation.from_files import Parsed
-from imptool.models.inference import coco_results, parse_image
+from imptool.models.inference import parse_image
 
 
 @dataclass(frozen=True)

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as rle
-from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
 
 from imptool import distributed
-from imptool.data.augment import resized_size
-from imptool.data.components import find_regions
-from imptool.data.label_set import LabelSet
-from imptool.data.samples import resize_image
+from imptool.data.images import fit_image
+from imptool.data.prediction import Prediction
 from imptool.files import InputError
 from imptool.models.parser import Parser
 from imptool.recipe import Input
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model found in one photograph of `size` (height, width).
-
-    channels: [H, W] arg max of the semantic head, None where the model has none.
-    boxes [N, 4] xyxy in photograph pixels, labels [N] 1..K, scores [N], masks [N, 1, h, w] probabilities within the boxes.
-    canvas: [K, H/4, W/4] of the resized photograph, None where the model projects nothing.
-    probabilities: [C, H, W] float32 of every channel, where they were asked for.
-    """
-
-    size: tuple[int, int]
-    channels: np.ndarray | None
-    boxes: torch.Tensor
-    labels: torch.Tensor
-    scores: torch.Tensor
-    masks: torch.Tensor
-    canvas: torch.Tensor | None
-    probabilities: np.ndarray | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -68,9 +43,8 @@ def choose_compute(model: Parser, device: torch.device, precision: Literal["floa
 
 def parse_image(model: Parser, image: np.ndarray, size: Input, *, device: torch.device) -> Prediction:
     """Parse a photograph [H, W, 3] uint8 RGB with a model in eval mode; the logits are resized bilinearly to its resolution."""
-    height, width = image.shape[:2]
-    resized = resized_size((height, width), short_side=size.short_side, long_side=size.long_side)
-    return parse_resized(model, [resize_image(image, resized)], [(height, width)], device=device)[0]
+    resized = fit_image(image, short_side=size.short_side, long_side=size.long_side)
+    return parse_resized(model, [resized], [(image.shape[0], image.shape[1])], device=device)[0]
 
 
 def parse_resized(
@@ -84,7 +58,7 @@ def parse_resized(
     """Parse photographs that are resized already, together.
 
     Args:
-        resized: [h, w, 3] uint8 RGB each, all of one size, as `parse_image` resizes them.
+        resized: [h, w, 3] uint8 RGB each, all of one size, as `fit_image` gives them.
         sizes: (height, width) of each photograph, which the results have.
         probabilities: also give those of every class at every pixel.
     """
@@ -120,11 +94,11 @@ def _prediction(
     return Prediction(
         size=size,
         channels=None if logits is None else _largest_channel(logits, size).cpu().numpy(),
-        boxes=(found["boxes"] * scale).cpu(),
-        labels=found["labels"].cpu(),
-        scores=found["scores"].float().cpu(),
-        masks=found["masks"].float().cpu(),
-        canvas=None if canvas is None else canvas.cpu(),
+        boxes=(found["boxes"] * scale).cpu().numpy(),
+        labels=found["labels"].cpu().numpy(),
+        scores=found["scores"].float().cpu().numpy(),
+        masks=found["masks"][:, 0].float().cpu().numpy(),
+        canvas=None if canvas is None else canvas.cpu().numpy(),
         probabilities=_probabilities(logits, size) if probabilities and logits is not None else None,
     )
 
@@ -146,58 +120,3 @@ def _largest_channel(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
         channels.masked_fill_(full > largest, channel)
         torch.maximum(largest, full, out=largest)
     return channels
-
-
-def coco_results(prediction: Prediction, labels: LabelSet, *, image_id: int | None) -> list[dict[str, Any]]:
-    """A prediction's instances as COCO results: ids of the dataset, xywh boxes, RLE masks (probability over 0.5).
-
-    Without an image id they have none.
-    """
-    image = {} if image_id is None else {"image_id": image_id}
-    return [
-        {
-            **image,
-            "category_id": labels.ids[labels.things[label - 1]],
-            "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
-            "score": round(score, 5),
-            "segmentation": segmentation,
-        }
-        for (x0, y0, x1, y1), label, score, segmentation in zip(
-            prediction.boxes.tolist(),
-            prediction.labels.tolist(),
-            prediction.scores.tolist(),
-            _mask_rles(prediction),
-            strict=True,
-        )
-    ]
-
-
-def _mask_rles(prediction: Prediction) -> Sequence[dict[str, Any]]:
-    rles = []
-    for place in range(len(prediction.boxes)):
-        mask, corner = mask_in_box(prediction, place)
-        found = find_regions(mask, skip=[0], corner=corner, size=prediction.size).rles if mask.any() else []
-        nothing = {"size": list(prediction.size), "counts": [prediction.size[0] * prediction.size[1]]}
-        counts = found[0] if found else rle.frPyObjects(nothing, *prediction.size)["counts"]
-        rles.append({"size": list(prediction.size), "counts": counts.decode("ascii")})
-    return rles
-
-
-def mask_in_box(prediction: Prediction, place: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The mask of one instance (probability over 0.5) in whole pixels of the photograph, and its corner (y, x) there.
-
-    Equal to torchvision's `paste_masks_in_image`, which makes a map of the photograph's size for each instance: 3 GiB for a
-    hundred in 2000x2000.
-
-    Returns:
-        [h, w] uint8, 1 in the instance; what lies beyond the photograph is cut off, and of an instance wholly beyond it
-        nothing is left.
-    """
-    height, width = prediction.size
-    mask, scale = expand_masks(prediction.masks[place : place + 1], padding=1)
-    x0, y0, x1, y1 = expand_boxes(prediction.boxes[place : place + 1], scale).to(torch.int64)[0].tolist()
-    full = (max(y1 - y0 + 1, 1), max(x1 - x0 + 1, 1))
-    top, left = min(max(-y0, 0), full[0]), min(max(-x0, 0), full[1])
-    bottom, right = max(min(full[0], height - y0), top), max(min(full[1], width - x0), left)
-    pasted = F.interpolate(mask, size=full, mode="bilinear", align_corners=False)[0, 0, top:bottom, left:right] > 0.5
-    return pasted.numpy().astype(np.uint8), (y0 + top, x0 + left)

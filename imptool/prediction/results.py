@@ -12,13 +12,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from imptool.data.augment import resized_size
 from imptool.data.components import Instances, find_components, mask_in_box
-from imptool.data.images import read_image, write_label_map
+from imptool.data.images import fit_image, read_image, resize_image, write_label_map
 from imptool.data.label_set import LabelSet
-from imptool.data.samples import resize_image
-from imptool.files import whole_file
-from imptool.models.inference import Prediction, coco_results
+from imptool.data.prediction import Prediction, coco_results
+from imptool.files import InputError, whole_file
 from imptool.prediction.journal import Record
 from imptool.prediction.photographs import Photograph
 from imptool.recipe import Input
@@ -38,29 +36,30 @@ _VIEW_SIDE, _PAGE_SIDE, _THUMBNAIL_SIDE = 2048, 1280, 360  # px of the long side
 
 @dataclass(frozen=True)
 class Loaded:
-    """What is kept of a photograph: a large one, decoded, takes more memory than all that is made of it.
+    """What is kept of a photograph until it is parsed; the writer reads it again, as a large one takes much memory.
 
-    size: (height, width) of the photograph. network: [h, w, 3] uint8 as the network takes it. view: [h, w, 3] uint8, the
-    photograph, or where it is large a smaller one to look at.
+    size: (height, width) of the photograph. network: [h, w, 3] uint8, as the network takes it.
     """
 
     size: tuple[int, int]
     network: np.ndarray
-    view: np.ndarray
 
 
-def load(photograph: Photograph, size: Input, save: frozenset[str], max_pixels: int) -> Loaded:
+def load(photograph: Photograph, size: Input, max_pixels: int) -> Loaded:
     """Read a photograph; InputError when it is broken."""
     image = read_image(photograph.path, max_pixels=max_pixels)
-    height, width = image.shape[:2]
-    network = resize_image(image, resized_size((height, width), short_side=size.short_side, long_side=size.long_side))
-    return Loaded((height, width), network, _at_most(image, _VIEW_SIDE if save & {"overlay", "page", "cutouts"} else 1))
+    network = fit_image(image, short_side=size.short_side, long_side=size.long_side)
+    return Loaded((image.shape[0], image.shape[1]), network)
 
 
 def write_results(
-    photograph: Photograph, loaded: Loaded, prediction: Prediction, labels: LabelSet, out: Path, save: frozenset[str]
+    photograph: Photograph, prediction: Prediction, labels: LabelSet, out: Path, save: frozenset[str]
 ) -> tuple[Record, list[Record] | None]:
-    """Write the files of one photograph, each whole or not at all; give what the journal tells of it, and its COCO results."""
+    """Write the files of one photograph, each whole or not at all; give what the journal tells of it, and its COCO results.
+
+    Raises:
+        InputError: the photograph is no longer what was parsed.
+    """
     assert prediction.channels is not None
     ids = labels.to_ids(prediction.channels)
     components = find_components(ids, skip=[] if labels.background is None else [labels.background])
@@ -72,20 +71,21 @@ def write_results(
         "file_name": photograph.file_name,
         "name": photograph.name,
         "source": source_of(photograph),
-        "height": loaded.size[0],
-        "width": loaded.size[1],
+        "height": ids.shape[0],
+        "width": ids.shape[1],
         "classes": {str(class_id): area for class_id, area in areas.items() if area >= least},
         "instances": Counter(str(labels.ids[labels.things[label - 1]]) for label in prediction.labels.tolist()),
     }
     if "labels" in save:
         write_label_map(out / "labels" / f"{photograph.name}.png", ids)
-    if save & {"overlay", "page"}:
-        _write_views(photograph.name, loaded.view, _nearest(ids, loaded.view), labels, out, save)
-    if "cutouts" in save:
-        whole = loaded.view.shape[:2] == loaded.size
-        # A large one is read again: several of them on their way would fill the memory.
-        image = loaded.view if whole else read_image(photograph.path, max_pixels=ids.size)
-        record["cutouts"] = _write_cutouts(photograph.name, image, components, labels, out, least)
+    if save & {"overlay", "page", "cutouts"}:
+        image = read_image(photograph.path, max_pixels=ids.size)
+        if image.shape[:2] != ids.shape:
+            raise InputError(f"{photograph.path} has changed while it was parsed")
+        if "cutouts" in save:
+            record["cutouts"] = _write_cutouts(photograph.name, image, components, labels, out, least)
+        view = _at_most(image, _VIEW_SIDE)
+        _write_views(photograph.name, view, _nearest(ids, view), labels, out, save)
     return record, coco_results(prediction, labels, image_id=None) if "coco" in save else None
 
 
