@@ -42,10 +42,13 @@ from imptool.prediction.results import SAVED
 from imptool.recipe import Recipe, load_recipe
 
 SIZES = {"800x1333": (800, 1333), "2000x2000": (2000, 2000)}
+SCRIPT = Path(__file__).resolve()
 QUIET = Console(quiet=True)
 
 
 def main() -> None:
+    # A process that writes would import this file, and torch with it, a second time.
+    vars(sys.modules["__main__"]).pop("__file__", None)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
@@ -177,7 +180,7 @@ def memories(folder: Path, recipe: Recipe, arguments: argparse.Namespace) -> dic
 
 
 def measured(who: str, folder: Path, detections: int, arguments: argparse.Namespace) -> dict[str, int]:
-    command = [sys.executable, __file__, "--device", arguments.device, "--recipe", arguments.recipe]
+    command = [sys.executable, str(SCRIPT), "--device", arguments.device, "--recipe", arguments.recipe]
     command += [part for override in arguments.override for part in ("-o", override)]
     command += ["--batch", str(arguments.batch), "--workers", str(arguments.workers)]
     command += ["--measure-memory", who, str(folder), str(detections)]
