@@ -231,7 +231,7 @@ def report_rates(size: str, found: dict[str, list[float]]) -> None:
 def report_memory(found: dict[str, dict[str, int]]) -> None:
     print("\npeak memory above the loaded model's, MiB")
     for name, values in found.items():
-        print(f"  {name:<62}" + "  ".join(f"{kind.removesuffix('_mib')} {value:,}" for kind, value in values.items()))
+        print(f"  {name:<66}" + "  ".join(f"{kind.removesuffix('_mib')} {value:,}" for kind, value in values.items()))
 
 
 if __name__ == "__main__":

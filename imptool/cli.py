@@ -585,14 +585,14 @@ def predict_command(
     from imptool.distributed import from_main, is_main, process_group
     from imptool.models.inference import choose_compute, choose_device
     from imptool.predict import Settings, check_out, predict
-    from imptool.prediction.photographs import common_folder, find_photographs
+    from imptool.prediction.photographs import find_photographs, title_of
 
     if run is not None and weights is not None:
         raise InputError("--run and --weights name different models: give one of them")
     saved = _outputs(save)
     with process_group(on_cpu=device == "cpu"):
-        folder = common_folder(photographs)
-        out = out or Path("predictions", folder.name or "photographs")
+        title = title_of(photographs)
+        out = out or Path("predictions", title)
         found: list[Photograph] = []
         if is_main():  # a wrong folder should not wait for the weights
             check_out(out, resume=resume, force=force)
@@ -602,7 +602,7 @@ def predict_command(
         choose_compute(trained.model, place, precision)
         say(console, f"{trained.name} from {trained.source}, on {place} in {trained.model.compute.precision}")
         settings = Settings(saved, place, batch or (4 if place.type == "cuda" else 1), workers, max_pixels)
-        problems = predict(trained, from_main(found), out, settings, title=folder.name, resume=resume, console=console)
+        problems = predict(trained, from_main(found), out, settings, title=title, resume=resume, console=console)
         _exit_with_failures(problems)
 
 

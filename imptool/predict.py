@@ -139,7 +139,14 @@ def _prepare(
         if not resume:
             _remove_results(out)
         journal = Journal(out, header)
-        journal.join([photograph.file_name for photograph in photographs])
+        names = [photograph.file_name for photograph in photographs]
+        others = len(set(journal) - set(names))
+        if others:
+            say(
+                console,
+                f"{count_of(others, 'photograph')} of an earlier run left out: files stay, lists are of these photographs",
+            )
+        journal.join(names)
         planned = _batches(photographs, trained, settings)
         done = {photograph.file_name for photograph in photographs if _is_done(photograph, journal, out, settings.save)}
         # A batch is parsed as a whole: with other photographs beside it, the last bits of a result may be others.

@@ -358,6 +358,17 @@ def test_class_names_cannot_lead_a_cutout_elsewhere() -> None:
     assert results_module.file_stem("...") == "class"
 
 
+def test_a_single_photograph_has_a_folder_of_its_own(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos/grey.png").exit_code == 0
+    assert Path("predictions/grey/labels/grey.png").is_file()
+    result = imptool("predict", "photos/one.bmp", "--out", "predictions/grey", "--resume")
+    assert result.exit_code == 0
+    assert "1 photograph of an earlier run left out: files stay, lists are of these photographs" in result.stdout
+    assert [one["file_name"] for one in json.loads(Path("predictions/grey/images.json").read_text())["images"]] == ["one.bmp"]
+    assert Path("predictions/grey/labels/grey.png").is_file()
+
+
 def test_resume_parses_what_is_new_or_changed_or_gone_and_nothing_else(
     run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

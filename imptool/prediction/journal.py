@@ -47,8 +47,11 @@ class Journal:
         for path in self._paths():
             self._find(path)
 
-    def __contains__(self, file_name: str) -> bool:
+    def __contains__(self, file_name: object) -> bool:
         return file_name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -42,6 +42,13 @@ def common_folder(inputs: Sequence[str]) -> Path:
         raise InputError(f"{inputs[0]} and {inputs[-1]} have no folder in common: parse them one after the other") from error
 
 
+def title_of(inputs: Sequence[str]) -> str:
+    """What photographs are called together: the name of their folder, or of the only file without its suffix."""
+    if len(inputs) == 1 and os.path.isfile(inputs[0]):
+        return Path(inputs[0]).stem
+    return common_folder(inputs).name or "photographs"
+
+
 def find_photographs(inputs: Sequence[str], out: Path) -> list[Photograph]:
     """The photographs of files, folders (with all below) and globs, sorted by name, without imptool's own results.
 
