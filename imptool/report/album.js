@@ -1,3 +1,4 @@
+"use strict";
 // Without this script the page shows every photograph and opens what was made of it: filter and slider are added here.
 
 const element = (name, properties = {}) => Object.assign(document.createElement(name), properties);

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from imptool.files import whole_file
-from imptool.report.page import Swatch, file_beside, swatch_html, url_of
+from imptool.report.page import Swatch, file_beside, head_html, swatch_html, url_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def write_album(path: Path, title: str, intro: str, classes: Sequence[Swatch], p
         file.write(_head(title, intro, classes))
         for picture in pictures:
             file.write(_item(picture))
-        file.write(f'</ul>\n<script>\n"use strict";\n{file_beside("album.js")}</script>\n</body>\n</html>\n')
+        file.write(f"</ul>\n<script>\n{file_beside('album.js')}</script>\n</body>\n</html>\n")
 
 
 def _head(title: str, intro: str, classes: Sequence[Swatch]) -> str:
@@ -62,17 +62,7 @@ def _head(title: str, intro: str, classes: Sequence[Swatch]) -> str:
         f"{swatch_html(swatch)} <small></small></button>"
         for place, swatch in enumerate(classes)
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>
-{file_beside("page.css")}{file_beside("album.css")}</style>
-</head>
+    return f"""{head_html(title, "page.css", "album.css")}
 <body class="album">
 <header>
 <h1>{escape(title)}</h1>

@@ -189,17 +189,7 @@ def write_page(
     links = " ".join(f'<a href="#section-{place}">{escape(heading)}</a>' for place, heading in enumerate(headings, 1))
     body = "\n".join(_section(heading, place, parts) for place, (heading, parts) in enumerate(sections.items(), 1))
     foot = _section("Definitions", len(headings), [terms_html(definitions)])
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>
-{file_beside("page.css")}</style>
-</head>
+    page = f"""{head_html(title, "page.css")}
 <body>
 <header>
 <h1>{escape(title)}</h1>
@@ -327,6 +317,21 @@ def swatch_html(swatch: Swatch) -> Html:
     """A class in a legend: its colour and its name."""
     red, green, blue = (int(value) for value in swatch.colour)
     return Html(f'<span class="swatch" style="--colour: rgb({red} {green} {blue})">{escape(swatch.name)}</span>')
+
+
+def head_html(title: str, *styles: str) -> Html:
+    """The beginning of a page, up to its body; styles lie beside this file."""
+    return Html(f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>
+{"".join(map(file_beside, styles))}</style>
+</head>""")
 
 
 def file_beside(name: str) -> str:
