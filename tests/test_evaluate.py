@@ -206,7 +206,7 @@ def test_bands_that_are_not_increasing_widths_are_refused(here: Path, imptool: I
         (("eval", "runs"), "runs is no run of imptool train"),
         (("eval", "--split", "vall"), "did you mean 'val'"),
         (("eval", "--device", "cuda:7"), "--device cuda:7"),
-        (("predict", "nowhere"), "nowhere is no folder"),
+        (("predict", "nowhere"), "nowhere: there is no such file or folder"),
         (("predict", "instances"), "holds no photographs"),
     ],
 )
