@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from imptool.files import InputError, alone_in, process_pool, read_ahead, whole_
 from imptool.models.inference import parse_resized
 from imptool.prediction.journal import Journal, Record
 from imptool.prediction.photographs import Photograph
-from imptool.prediction.results import FOLDERS, PAGE_FOLDERS, Loaded, files_of, load, source_of, write_results
+from imptool.prediction.results import FOLDERS, PAGE_FOLDERS, SAVED, Loaded, files_of, load, source_of, write_results
 from imptool.report.album import Picture, write_album
 from imptool.report.page import Swatch, duration
 from imptool.report.progress import count_of, say, track
@@ -93,16 +92,18 @@ def predict(
         finally:  # whatever ends the loop, what is finished can be used
             journal.close()
             if distributed.world_size() == 1:
-                _write_common_files(trained, photographs, journal, out, settings.save, title)
+                _write_common_files(trained, photographs, journal, out, title)
         problems = [problem for part in distributed.gather(problems) for problem in part]
         if distributed.is_main():
             if distributed.world_size() > 1:
-                _write_common_files(trained, photographs, journal, out, settings.save, title)
-            if not len(journal):
-                _remove_results(out)
+                _write_common_files(trained, photographs, journal, out, title)
+            if not _listed(photographs, journal):
+                if not resume:
+                    _remove_results(out)
                 raise InputError(f"none of {count_of(len(photographs), 'photograph')} could be parsed: {problems[0]}")
             parsed = sum(len(batch) for batch in batches) - len(problems)
-            _print_summary(trained.labels, journal, parsed, time.monotonic() - began, out, settings.save, console)
+            records = (journal.record(photograph.file_name) for photograph in _listed(photographs, journal))
+            _print_summary(trained.labels, records, parsed, time.monotonic() - began, out, console)
     return sorted(problems)
 
 
@@ -114,7 +115,7 @@ def check_out(out: Path, *, resume: bool, force: bool) -> None:
         raise InputError(f"{out} is a file, not a folder: choose another --out")
     if not out.is_dir() or all(path.name == ".lock" for path in out.iterdir()):
         return
-    if not (any(out.glob(".parsed*.jsonl")) or (out / "predictions.json").is_file()):
+    if not any(out.glob(".parsed*.jsonl")):
         raise InputError(f"{out} holds no results of imptool predict: remove it, or choose another --out")
     if not (resume or force):
         raise InputError(
@@ -140,12 +141,15 @@ def _prepare(
             _remove_results(out)
         journal = Journal(out, header)
         names = [photograph.file_name for photograph in photographs]
+        journal.join(names)
         others = len(set(journal) - set(names))
         if others:
             say(
                 console,
                 f"{count_of(others, 'photograph')} of an earlier run left out: files stay, lists are of these photographs",
             )
+        for photograph in photographs:
+            _forget_if_other(photograph, journal, out)
         journal.join(names)
         planned = _batches(photographs, trained, settings)
         done = {photograph.file_name for photograph in photographs if _is_done(photograph, journal, out, settings.save)}
@@ -184,12 +188,27 @@ def _is_done(photograph: Photograph, journal: Journal, out: Path, save: frozense
     if photograph.file_name not in journal:
         return False
     record = journal.record(photograph.file_name)
-    if ("coco" in save and not record["has_results"]) or ("cutouts" in save and "cutouts" not in record):
-        return False
-    with contextlib.suppress(OSError):
-        same = record["name"] == photograph.name and record["source"] == source_of(photograph)
-        return same and all(path.is_file() for path in files_of(record, out, save))
-    return False
+    return save <= set(record["saved"]) and all(path.is_file() for path in files_of(record, out))
+
+
+def _forget_if_other(photograph: Photograph, journal: Journal, out: Path) -> None:
+    """Remove what an earlier run has made of another photograph of this name, or under another name."""
+    if photograph.file_name not in journal:
+        return
+    record = journal.record(photograph.file_name)
+    try:
+        if record["name"] == photograph.name and record["source"] == source_of(photograph):
+            return
+    except OSError:  # it cannot be read now
+        return
+    for path in files_of(record, out):
+        path.unlink(missing_ok=True)
+    journal.discard(photograph.file_name)
+
+
+def _listed(photographs: Sequence[Photograph], journal: Journal) -> list[Photograph]:
+    """Those that are finished."""
+    return [photograph for photograph in photographs if photograph.file_name in journal]
 
 
 def _parse(
@@ -215,14 +234,14 @@ def _parse(
                 together.append((photograph, loaded))
             if photograph.number not in last:
                 continue
-            for parsed, prediction in _predictions(trained, together, settings.device, problems):
-                writers.submit(parsed, prediction, trained.labels, out, settings.save)
+            for (parsed, loaded_before), prediction in _predictions(trained, together, settings.device, problems):
+                writers.submit(parsed, loaded_before.source, prediction, trained.labels, out, settings.save)
             together = []
 
 
 def _predictions(
     trained: TrainedModel, together: Sequence[tuple[Photograph, Loaded]], device: torch.device, problems: list[str]
-) -> Iterator[tuple[Photograph, Prediction]]:
+) -> Iterator[tuple[tuple[Photograph, Loaded], Prediction]]:
     """Parse photographs together as far as they have one size; one by one where the GPU's memory is too small for them."""
     for _, group in groupby(together, key=lambda each: each[1].network.shape):
         rows = list(group)
@@ -233,7 +252,7 @@ def _predictions(
         except torch.OutOfMemoryError:
             predictions = []
         if predictions:
-            yield from zip((photograph for photograph, _ in rows), predictions, strict=True)
+            yield from zip(rows, predictions, strict=True)
             continue
         torch.cuda.empty_cache()
         if len(rows) == 1:
@@ -275,7 +294,7 @@ class _Writers:
     def _finish_first(self) -> None:
         path, future = self.pending.popleft()
         try:
-            self.journal.append(*future.result())
+            self.journal.append(*_with_earlier(*future.result(), self.journal))
         except InputError as error:
             self.problems.append(str(error))
         except BrokenExecutor as error:
@@ -288,6 +307,16 @@ class _Writers:
             self.problems.append(f"{path}: its results cannot be written: {error}")
 
 
+def _with_earlier(record: Record, results: list[Record] | None, journal: Journal) -> tuple[Record, list[Record] | None]:
+    """What was saved of a photograph now, and what an earlier run has saved of it beside."""
+    name = record["file_name"]
+    if name not in journal:
+        return record, results
+    earlier = journal.record(name)
+    merged = {**earlier, **record, "saved": sorted({*earlier["saved"], *record["saved"]})}
+    return merged, journal.results(name) if results is None and earlier["has_results"] else results
+
+
 def _remove_results(out: Path) -> None:
     """Remove an earlier run's results: its files would be mixed with the new ones."""
     for name in FOLDERS:
@@ -297,17 +326,23 @@ def _remove_results(out: Path) -> None:
 
 
 def _write_common_files(
-    trained: TrainedModel, photographs: Sequence[Photograph], journal: Journal, out: Path, save: frozenset[str], title: str
+    trained: TrainedModel, photographs: Sequence[Photograph], journal: Journal, out: Path, title: str
 ) -> None:
     """Write what is about all photographs, going through the journal: it may not fit into memory."""
     journal.join([photograph.file_name for photograph in photographs])
-    if not len(journal):
+    numbers = {photograph.file_name: photograph.number for photograph in _listed(photographs, journal)}
+    if not numbers:
         return
-    numbers = {photograph.file_name: photograph.number for photograph in photographs}
-    images = [
-        {"id": numbers[row["file_name"]], "file_name": row["file_name"], "height": row["height"], "width": row["width"]}
-        for row in journal.records()
-    ]
+    saved = set(SAVED)
+    images = []
+    for row in map(journal.record, numbers):
+        saved &= set(row["saved"])
+        name = row["file_name"]
+        images.append({"id": numbers[name], "file_name": name, "height": row["height"], "width": row["width"]})
+    # What some of the photographs have not would be wrong of all of them.
+    for what, file in (("coco", "predictions.json"), ("page", "index.html")):
+        if what not in saved:
+            (out / file).unlink(missing_ok=True)
     categories = [{"id": info.id, "name": info.name, "supercategory": info.group} for info in trained.labels.classes]
     about = f"photographs parsed by {trained.name}"
     write_json(
@@ -315,19 +350,19 @@ def _write_common_files(
         coco_document(images=images, annotations=[], categories=categories, description=about),
         indent=1,
     )
-    if "coco" in save:
+    if "coco" in saved:
         _write_coco(out / "predictions.json", journal, numbers)
-    if "page" in save:
+    if "page" in saved:
         classes = [
             Swatch(info.name, tuple(voc_palette()[info.id % 256].tolist()))
             for info in trained.labels.classes
             if info.id != trained.labels.background
         ]
         intro = (
-            f"{count_of(len(journal), 'photograph')}, parsed by {trained.name}. Choose classes to see the photographs that "
+            f"{count_of(len(numbers), 'photograph')}, parsed by {trained.name}. Choose classes to see the photographs that "
             "show them all; open one to slide between photograph and result, and go on with the arrow keys."
         )
-        write_album(out / "index.html", title, intro, classes, _pictures(trained.labels, journal, save))
+        write_album(out / "index.html", title, intro, classes, _pictures(trained.labels, map(journal.record, numbers)))
 
 
 def _write_coco(path: Path, journal: Journal, numbers: dict[str, int]) -> None:
@@ -335,21 +370,21 @@ def _write_coco(path: Path, journal: Journal, numbers: dict[str, int]) -> None:
     with whole_file(path) as temporary, temporary.open("w", encoding="ascii") as file:
         separator = "["
         for name, number in numbers.items():
-            for row in journal.results(name) if name in journal else ():
+            for row in journal.results(name):
                 file.write(separator + json.dumps({**row, "image_id": number}, sort_keys=True, separators=(",", ":")))
                 separator = ","
         file.write("[]\n" if separator == "[" else "]\n")
 
 
-def _pictures(labels: LabelSet, journal: Journal, save: frozenset[str]) -> Iterator[Picture]:
+def _pictures(labels: LabelSet, records: Iterable[Record]) -> Iterator[Picture]:
     places = {class_id: place for place, class_id in enumerate(id_ for id_ in labels.ids if id_ != labels.background)}
-    for record in journal.records():
-        name, pixels = record["name"], record["height"] * record["width"]
+    for record in records:
+        name, pixels, save = record["name"], record["height"] * record["width"], record["saved"]
         found = sorted(record["classes"].items(), key=lambda pair: -pair[1])
         files = {"labels": f"labels/{name}.png"} if "labels" in save else {}
         if "overlay" in save:
             files["overlay"] = f"overlays/{name}.jpg"
-        if record.get("cutouts") and "cutouts" in save:
+        if record.get("cutouts"):
             files[count_of(len(record["cutouts"]), "cut-out")] = f"cutouts/{name}/"
         yield Picture(
             name=record["file_name"],
@@ -366,10 +401,10 @@ def _digest(path: Path) -> str:
 
 
 def _print_summary(
-    labels: LabelSet, journal: Journal, parsed: int, seconds: float, out: Path, save: frozenset[str], console: Console
+    labels: LabelSet, records: Iterable[Record], parsed: int, seconds: float, out: Path, console: Console
 ) -> None:
     photographs, instances = Counter[str](), Counter[str]()
-    for record in journal.records():
+    for record in records:
         photographs.update(record["classes"].keys())
         instances.update(record["instances"])
     table = Table("class", title="What was found")
@@ -383,5 +418,5 @@ def _print_summary(
         say(console, f"{count_of(parsed, 'photograph')} in {duration(seconds)}, {parsed / max(seconds, 1e-9):.1f} a second")
     written = [f"{name}/" for name in FOLDERS if (out / name).is_dir()] + [name for name in _FILES if (out / name).is_file()]
     say(console, f"{out}/: {', '.join(written)}")
-    if "page" in save:
+    if (out / "index.html").is_file():
         say(console, f"Open {out / 'index.html'} in a browser.")

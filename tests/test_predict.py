@@ -542,3 +542,86 @@ def test_memory_of_masks_does_not_grow_with_the_photograph(run: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 12_000 * 9_000 / 10  # one mask of the photograph's size would be 108 MB of bytes
+
+
+def test_a_resume_that_can_parse_nothing_keeps_what_is_there(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    Path("photos/broken.jpg").write_text("just words")
+    assert imptool("predict", "photos", "--out", "out", "--save", "labels").exit_code == 1
+    maps = contents(Path("out/labels"))
+    assert imptool("predict", "photos/broken.jpg", "--out", "out", "--save", "labels", "--resume").exit_code == 2
+    assert contents(Path("out/labels")) == maps
+    result = imptool("predict", "photos", "--out", "out", "--save", "labels", "--resume")
+    assert "photos: 7 photographs, 6 of them done already" in result.stdout
+
+
+@pytest.mark.parametrize("option", ["--force", "--resume"])
+def test_a_folder_with_somebody_elses_predictions_is_left_alone(run: Path, imptool: Imptool, option: str) -> None:
+    write_photographs(Path("photos"))
+    for name in ("predictions.json", "images.json", "labels/mine.png"):
+        Path("theirs", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("theirs", name).write_text("[]")
+    before = contents(Path("theirs"))
+    result = imptool("predict", "photos", "--out", "theirs", option)
+    assert (result.exit_code, "theirs holds no results of imptool predict" in result.stderr) == (2, True)
+    assert contents(Path("theirs")) == before
+
+
+def test_nothing_stays_of_a_photograph_that_was_replaced(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos", "--save", "all").exit_code == 0
+    Image.new("RGB", (64, 64), "red").save("photos/grey.png")
+    assert imptool("predict", "photos", "--save", "labels", "--resume").exit_code == 0
+    out = Path("predictions/photos")
+    assert not (out / "overlays/grey.jpg").exists()
+    assert not list((out / "cutouts").glob("grey/*"))
+    assert not (out / "predictions.json").exists()  # it would lack one of the photographs
+    assert not (out / "index.html").exists()
+    assert imptool("predict", "photos", "--save", "all", "--resume").exit_code == 0
+    resumed = contents(out)
+    assert imptool("predict", "photos", "--save", "all", "--force").exit_code == 0
+    assert contents(out) == resumed
+
+
+def test_a_photograph_that_changes_while_it_is_parsed_is_told(
+    run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photographs(Path("photos"))
+    load = results_module.load
+
+    def replaced(photograph: Any, **rest: Any) -> Any:
+        loaded = load(photograph, **rest)
+        if photograph.name == "grey":
+            Image.new("RGB", (72, 96), "red").save("photos/grey.png")
+        return loaded
+
+    monkeypatch.setattr("imptool.predict.load", replaced)
+    result = imptool("predict", "photos", "--save", "labels")
+    assert result.exit_code == 1
+    assert "photos/grey.png has changed while it was parsed: --resume parses it again" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 200_000, '{"file_name":[],"has_results":false}', '{"file_name":"a.jpg","has_results":false}', "null", "{"]
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_damaged_journal_is_parsed_anew(run: Path, imptool: Imptool, line: str, first: bool) -> None:
+    Path("photos").mkdir()
+    Image.fromarray(draw_pair(0)[0]).save("photos/a.png")
+    assert imptool("predict", "photos").exit_code == 0
+    whole = contents(Path("predictions/photos"))
+    journal = Path("predictions/photos/.parsed.jsonl")
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join([line, *lines] if first else [lines[0], line, *lines[1:]]) + "\n")
+    result = imptool("predict", "photos", "--resume")
+    assert result.exit_code == 0, result.output
+    assert contents(Path("predictions/photos")) == whole
+
+
+def test_a_pipe_is_no_photograph(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    os.mkfifo("photos/.pipe")
+    Path("photos/pipe.jpg").symlink_to(".pipe")
+    result = imptool("predict", "photos", "--save", "labels")
+    assert result.exit_code == 1
+    assert "photos/pipe.jpg is no regular file" in result.stderr

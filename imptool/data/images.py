@@ -165,6 +165,8 @@ def _size_of_plain_jpeg(path: Path) -> tuple[int, int] | None:
     Source:
         ITU-T T.81, Annex B: segments of a marker and a length; a frame header has precision, lines, samples per line.
     """
+    if not path.is_file():
+        return None
     try:
         with open(path, "rb", buffering=0) as file:
             head = file.read(4096)
@@ -304,6 +306,8 @@ def _is_map(value: object) -> bool:
 @contextmanager
 def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open with Pillow; whatever a missing, truncated, empty or oversized file raises becomes one InputError."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no regular file: name a photograph")  # a pipe would be waited for
     try:
         with Image.open(path, formats=_FORMATS) as image:
             check_pixels(path, (image.height, image.width), max_pixels)

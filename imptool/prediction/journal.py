@@ -19,6 +19,16 @@ _STEM = ".parsed"
 JOURNAL = f"{_STEM}.jsonl"
 
 Record = dict[str, Any]
+_KEYS = {
+    "file_name": str,
+    "name": str,
+    "source": list,
+    "saved": list,
+    "classes": dict,
+    "instances": dict,
+    "height": int,
+    "width": int,
+}
 
 
 class _Place(NamedTuple):
@@ -87,6 +97,10 @@ class Journal:
             raise
         self._places[record["file_name"]] = _Place(path, start, len(lines[0]), len(lines[1]))
 
+    def discard(self, file_name: str) -> None:
+        """Forget a photograph, before `join`."""
+        self._places.pop(file_name, None)
+
     def close(self) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # what could not be written has been told
@@ -94,13 +108,14 @@ class Journal:
             self._file = None
 
     def join(self, file_names: Sequence[str]) -> None:
-        """Make one file of all that any process has finished of these photographs, in this order."""
+        """Make one file of all that any process has finished, these photographs first and in this order."""
         self.close()
         for path in self._paths():
-            self._find(path)
+            if path.name != JOURNAL:
+                self._find(path)
         with whole_file(self.out / JOURNAL) as temporary, temporary.open("wb") as file:
             file.write(_line(self.header))
-            for name in file_names:
+            for name in dict.fromkeys([*file_names, *self._places]):
                 if name in self._places:
                     place = self._places[name]
                     file.write(_read(place.path, place.start, place.length + place.results))
@@ -109,11 +124,6 @@ class Journal:
                 path.unlink()
         self._places.clear()
         self._find(self.out / JOURNAL)
-
-    def records(self) -> Iterator[Record]:
-        """All records, one at a time; after `join` in the order of the photographs."""
-        for name in self._places:
-            yield self.record(name)
 
     def _paths(self) -> list[Path]:
         """The joined file first: what a process has told since comes after it."""
@@ -130,10 +140,10 @@ class Journal:
                 try:
                     record = json.loads(line)
                     results = file.readline() if record["has_results"] else b""
-                    name = record["file_name"]
-                except (ValueError, TypeError, KeyError):
+                    name, whole = record["file_name"], all(isinstance(record[key], kind) for key, kind in _KEYS.items())
+                except (ValueError, TypeError, KeyError, RecursionError):
                     return
-                if record["has_results"] and not results.endswith(b"]\n"):
+                if not whole or (record["has_results"] and not (results.startswith(b"[") and results.endswith(b"]\n"))):
                     return
                 self._places[name] = _Place(path, at, len(line), len(results))
                 at += len(line) + len(results)
@@ -142,7 +152,9 @@ class Journal:
         """Whether a file's first line is whole; InputError when it is of another prediction."""
         try:
             header = json.loads(line if line.endswith(b"\n") else b"")
-        except ValueError:
+        except (ValueError, RecursionError):
+            return False
+        if not isinstance(header, dict) or header.keys() != self.header.keys():
             return False
         if header != json.loads(_line(self.header)):
             raise InputError(

@@ -79,7 +79,7 @@ def output_names(relative: Sequence[Path]) -> list[str]:
 
     A name whose label map or overlay would be called as a folder of others ends in "_".
     """
-    names = [path.with_suffix("").as_posix() for path in relative]
+    names = [os.path.splitext(path.as_posix())[0] for path in relative]
     whole = [path.as_posix() for path in relative]
     folders = {parent.as_posix().lower() for path in relative for parent in path.parents}
 
@@ -106,6 +106,8 @@ def _base(text: str) -> str:
 
 
 def _paths_of(text: str) -> list[Path]:
+    if not text:
+        raise InputError("a photograph's name is empty: name files, folders or globs")
     path = Path(text)
     if path.is_dir():
         return find_images(path)

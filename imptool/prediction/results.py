@@ -38,22 +38,25 @@ _VIEW_SIDE, _PAGE_SIDE, _THUMBNAIL_SIDE = 2048, 1280, 360  # px of the long side
 class Loaded:
     """What is kept of a photograph until it is parsed; the writer reads it again, as a large one takes much memory.
 
-    size: (height, width) of the photograph. network: [h, w, 3] uint8, as the network takes it.
+    size: (height, width) of the photograph. network: [h, w, 3] uint8, as the network takes it. source: `source_of` it, before
+    it was read.
     """
 
     size: tuple[int, int]
     network: np.ndarray
+    source: list[int]
 
 
 def load(photograph: Photograph, size: Input, max_pixels: int) -> Loaded:
     """Read a photograph; InputError when it is broken."""
+    source = source_of(photograph) if photograph.path.is_file() else []
     image = read_image(photograph.path, max_pixels=max_pixels)
     network = fit_image(image, short_side=size.short_side, long_side=size.long_side)
-    return Loaded((image.shape[0], image.shape[1]), network)
+    return Loaded((image.shape[0], image.shape[1]), network, source)
 
 
 def write_results(
-    photograph: Photograph, prediction: Prediction, labels: LabelSet, out: Path, save: frozenset[str]
+    photograph: Photograph, source: list[int], prediction: Prediction, labels: LabelSet, out: Path, save: frozenset[str]
 ) -> tuple[Record, list[Record] | None]:
     """Write the files of one photograph, each whole or not at all; give what the journal tells of it, and its COCO results.
 
@@ -61,6 +64,7 @@ def write_results(
         InputError: the photograph is no longer what was parsed.
     """
     assert prediction.channels is not None
+    _check_source(photograph, source)
     ids = labels.to_ids(prediction.channels)
     components = find_components(ids, skip=[] if labels.background is None else [labels.background])
     least = max(SPECK * ids.size, 1)
@@ -70,7 +74,8 @@ def write_results(
     record: Record = {
         "file_name": photograph.file_name,
         "name": photograph.name,
-        "source": source_of(photograph),
+        "source": source,
+        "saved": sorted(save),
         "height": ids.shape[0],
         "width": ids.shape[1],
         "classes": {str(class_id): area for class_id, area in areas.items() if area >= least},
@@ -80,8 +85,7 @@ def write_results(
         write_label_map(out / "labels" / f"{photograph.name}.png", ids)
     if save & {"overlay", "page", "cutouts"}:
         image = read_image(photograph.path, max_pixels=ids.size)
-        if image.shape[:2] != ids.shape:
-            raise InputError(f"{photograph.path} has changed while it was parsed")
+        _check_source(photograph, source)
         if "cutouts" in save:
             record["cutouts"] = _write_cutouts(photograph.name, image, components, labels, out, least)
         view = _at_most(image, _VIEW_SIDE)
@@ -95,9 +99,18 @@ def source_of(photograph: Photograph) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def files_of(record: Record, out: Path, save: frozenset[str]) -> Iterator[Path]:
-    """The files that a record tells of."""
-    name = record["name"]
+def _check_source(photograph: Photograph, source: list[int]) -> None:
+    try:
+        same = source_of(photograph) == source
+    except OSError:
+        same = False
+    if not same:
+        raise InputError(f"{photograph.path} has changed while it was parsed: --resume parses it again")
+
+
+def files_of(record: Record, out: Path) -> Iterator[Path]:
+    """The files of its own that a record tells of."""
+    name, save = record["name"], record["saved"]
     if "labels" in save:
         yield out / "labels" / f"{name}.png"
     if "overlay" in save:
