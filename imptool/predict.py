@@ -234,8 +234,8 @@ def _parse(
                 together.append((photograph, loaded))
             if photograph.number not in last:
                 continue
-            for (parsed, loaded_before), prediction in _predictions(trained, together, settings.device, problems):
-                writers.submit(parsed, loaded_before.source, prediction, trained.labels, out, settings.save)
+            for row, prediction in _predictions(trained, together, settings.device, problems):
+                writers.submit(row[0], row[1].source, prediction, trained.labels, out, settings.save)
             together = []
 
 

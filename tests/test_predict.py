@@ -618,6 +618,19 @@ def test_a_damaged_journal_is_parsed_anew(run: Path, imptool: Imptool, line: str
     assert contents(Path("predictions/photos")) == whole
 
 
+@pytest.mark.parametrize("name", ["../../../precious", "/precious", "a/../../../../precious"])
+def test_a_journal_cannot_have_files_elsewhere_removed(run: Path, imptool: Imptool, name: str) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos", "--save", "labels").exit_code == 0
+    absolute = name.startswith("/")
+    Path("precious.png").write_text("mine")
+    journal = Path("predictions/photos/.parsed.jsonl")
+    told = str(Path("precious").absolute()) if absolute else name
+    journal.write_text(journal.read_text().replace('"name":"grey"', f'"name":"{told}"'))
+    assert imptool("predict", "photos", "--save", "labels", "--resume").exit_code == 0
+    assert Path("precious.png").read_text() == "mine"
+
+
 def test_a_pipe_is_no_photograph(run: Path, imptool: Imptool) -> None:
     write_photographs(Path("photos"))
     os.mkfifo("photos/.pipe")

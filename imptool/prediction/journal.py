@@ -63,9 +63,6 @@ class Journal:
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     def record(self, file_name: str) -> Record:
         """What was told of a photograph."""
         place = self._places[file_name]
@@ -140,7 +137,7 @@ class Journal:
                 try:
                     record = json.loads(line)
                     results = file.readline() if record["has_results"] else b""
-                    name, whole = record["file_name"], all(isinstance(record[key], kind) for key, kind in _KEYS.items())
+                    name, whole = record["file_name"], _is_record(record)
                 except (ValueError, TypeError, KeyError, RecursionError):
                     return
                 if not whole or (record["has_results"] and not (results.startswith(b"[") and results.endswith(b"]\n"))):
@@ -162,6 +159,14 @@ class Journal:
                 "or choose another --out"
             )
         return True
+
+
+def _is_record(record: Record) -> bool:
+    """Whether a line has all that is asked of it, and names no file beyond the output folder: resuming may remove them."""
+    paths = [record["name"], *record.get("cutouts", [])]
+    return all(isinstance(record[key], kind) for key, kind in _KEYS.items()) and not any(
+        Path(path).is_absolute() or ".." in Path(path).parts for path in paths
+    )
 
 
 def _read(path: Path, start: int, length: int) -> bytes:

@@ -147,7 +147,7 @@ def _write_cutouts(name: str, image: np.ndarray, components: Instances, labels: 
         pixels = np.dstack([image[y : y + height, x : x + width] * mask[..., None], mask * 255])
         written.append(f"{stem}-{numbers[stem]}.png")
         with whole_file(out / "cutouts" / name / written[-1]) as temporary:
-            Image.fromarray(pixels, "RGBA").save(temporary, compress_level=1)
+            Image.fromarray(pixels).save(temporary, compress_level=1)
     return sorted(written)
 
 
