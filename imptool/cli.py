@@ -601,8 +601,8 @@ def predict_command(
         trained = load_run(_weights_file(weights) or run or newest_run(), device=place)
         choose_compute(trained.model, place, precision)
         say(console, f"{trained.name} from {trained.source}, on {place} in {trained.model.compute.precision}")
-        settings = Settings(saved, place, batch or (4 if place.type == "cuda" else 1), workers, max_pixels)
-        problems = predict(trained, from_main(found), out, settings, title=title, resume=resume, console=console)
+        settings = Settings(title, resume, saved, place, batch or (4 if place.type == "cuda" else 1), workers, max_pixels)
+        problems = predict(trained, from_main(found), out, settings, console)
         _exit_with_failures(problems)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import shutil
 import time
 from collections import Counter, deque
@@ -24,18 +23,16 @@ from rich.table import Table
 
 from imptool import distributed
 from imptool.checkpoint import TrainedModel
-from imptool.data.coco import coco_document
 from imptool.data.images import image_size, resized_size
 from imptool.data.label_set import LabelSet
-from imptool.data.palette import voc_palette
 from imptool.data.prediction import Prediction
-from imptool.files import InputError, alone_in, process_pool, read_ahead, whole_file, write_json
+from imptool.files import InputError, alone_in, process_pool, read_ahead
 from imptool.models.inference import parse_resized
 from imptool.prediction.journal import Journal, Record
+from imptool.prediction.lists import listed, write_lists
 from imptool.prediction.photographs import Photograph
-from imptool.prediction.results import FOLDERS, PAGE_FOLDERS, SAVED, Loaded, files_of, load, source_of, write_results
-from imptool.report.album import Picture, write_album
-from imptool.report.page import Swatch, duration
+from imptool.prediction.results import FOLDERS, Loaded, files_of, load, source_of, write_results
+from imptool.report.page import duration
 from imptool.report.progress import count_of, say, track
 
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}  # what the next photograph would meet as well
@@ -46,10 +43,13 @@ _FILES = ("predictions.json", "images.json", "index.html")
 class Settings:
     """How photographs are parsed.
 
-    save: what is written, of `results.SAVED`. batch: how many photographs of one size go through the network together.
+    title: what they are called together. resume: keep what an earlier run has finished, in place of removing it. save: what is
+    written, of `results.SAVED`. batch: how many photographs of one size go through the network together.
     workers: threads that read, and as many that write. max_pixels: larger photographs are refused.
     """
 
+    title: str
+    resume: bool
     save: frozenset[str]
     device: torch.device
     batch: int
@@ -62,12 +62,9 @@ def predict(
     photographs: Sequence[Photograph],
     out: Path,
     settings: Settings,
-    *,
-    title: str,
-    resume: bool,
     console: Console,
 ) -> list[str]:
-    """Parse photographs into `out`; those that an earlier run has finished are kept with `resume`, and replaced without it.
+    """Parse photographs into `out`; what an earlier run has finished is kept with `settings.resume`, else replaced.
 
     Returns what is wrong with each photograph that could not be read, or its results not be written. Under torchrun every
     process parses its share, and the first one writes what is about all of them.
@@ -84,7 +81,7 @@ def predict(
     with ExitStack() as held:
         if distributed.is_main():
             held.enter_context(alone_in(out))
-        journal, batches = _prepare(trained, photographs, out, settings, title=title, resume=resume, console=console)
+        journal, batches = _prepare(trained, photographs, out, settings, console)
         problems: list[str] = []
         try:
             own = distributed.own_share(batches)
@@ -92,17 +89,17 @@ def predict(
         finally:  # whatever ends the loop, what is finished can be used
             journal.close()
             if distributed.world_size() == 1:
-                _write_common_files(trained, photographs, journal, out, title)
+                write_lists(trained, photographs, journal, out, title=settings.title)
         problems = [problem for part in distributed.gather(problems) for problem in part]
         if distributed.is_main():
             if distributed.world_size() > 1:
-                _write_common_files(trained, photographs, journal, out, title)
-            if not _listed(photographs, journal):
-                if not resume:
+                write_lists(trained, photographs, journal, out, title=settings.title)
+            if not listed(photographs, journal):
+                if not settings.resume:
                     _remove_results(out)
                 raise InputError(f"none of {count_of(len(photographs), 'photograph')} could be parsed: {problems[0]}")
             parsed = sum(len(batch) for batch in batches) - len(problems)
-            records = (journal.record(photograph.file_name) for photograph in _listed(photographs, journal))
+            records = (journal.record(photograph.file_name) for photograph in listed(photographs, journal))
             _print_summary(trained.labels, records, parsed, time.monotonic() - began, out, console)
     return sorted(problems)
 
@@ -128,16 +125,13 @@ def _prepare(
     photographs: Sequence[Photograph],
     out: Path,
     settings: Settings,
-    *,
-    title: str,
-    resume: bool,
     console: Console,
 ) -> tuple[Journal, list[list[Photograph]]]:
     """The journal, and the batches that are still to be parsed: the same for all processes."""
     header = {"weights": _digest(trained.source), "precision": trained.model.compute.precision}
     batches: list[list[Photograph]] = []
     if distributed.is_main():
-        if not resume:
+        if not settings.resume:
             _remove_results(out)
         journal = Journal(out, header)
         names = [photograph.file_name for photograph in photographs]
@@ -158,7 +152,8 @@ def _prepare(
         kept = len(photographs) - sum(map(len, batches))
         say(
             console,
-            f"{title}: {count_of(len(photographs), 'photograph')}" + (f", {kept:,} of them done already" if kept else ""),
+            f"{settings.title}: {count_of(len(photographs), 'photograph')}"
+            + (f", {kept:,} of them done already" if kept else ""),
         )
     batches = distributed.from_main(batches)
     return (journal if distributed.is_main() else Journal(out, header)), batches
@@ -204,11 +199,6 @@ def _forget_if_other(photograph: Photograph, journal: Journal, out: Path) -> Non
     for path in files_of(record, out):
         path.unlink(missing_ok=True)
     journal.discard(photograph.file_name)
-
-
-def _listed(photographs: Sequence[Photograph], journal: Journal) -> list[Photograph]:
-    """Those that are finished."""
-    return [photograph for photograph in photographs if photograph.file_name in journal]
 
 
 def _parse(
@@ -323,76 +313,6 @@ def _remove_results(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
     for path in (*(out / name for name in _FILES), *out.glob(".parsed*.jsonl")):
         path.unlink(missing_ok=True)
-
-
-def _write_common_files(
-    trained: TrainedModel, photographs: Sequence[Photograph], journal: Journal, out: Path, title: str
-) -> None:
-    """Write what is about all photographs, going through the journal: it may not fit into memory."""
-    journal.join([photograph.file_name for photograph in photographs])
-    numbers = {photograph.file_name: photograph.number for photograph in _listed(photographs, journal)}
-    if not numbers:
-        return
-    saved = set(SAVED)
-    images = []
-    for row in map(journal.record, numbers):
-        saved &= set(row["saved"])
-        name = row["file_name"]
-        images.append({"id": numbers[name], "file_name": name, "height": row["height"], "width": row["width"]})
-    # What some of the photographs have not would be wrong of all of them.
-    for what, file in (("coco", "predictions.json"), ("page", "index.html")):
-        if what not in saved:
-            (out / file).unlink(missing_ok=True)
-    categories = [{"id": info.id, "name": info.name, "supercategory": info.group} for info in trained.labels.classes]
-    about = f"photographs parsed by {trained.name}"
-    write_json(
-        out / "images.json",
-        coco_document(images=images, annotations=[], categories=categories, description=about),
-        indent=1,
-    )
-    if "coco" in saved:
-        _write_coco(out / "predictions.json", journal, numbers)
-    if "page" in saved:
-        classes = [
-            Swatch(info.name, tuple(voc_palette()[info.id % 256].tolist()))
-            for info in trained.labels.classes
-            if info.id != trained.labels.background
-        ]
-        intro = (
-            f"{count_of(len(numbers), 'photograph')}, parsed by {trained.name}. Choose classes to see the photographs that "
-            "show them all; open one to slide between photograph and result, and go on with the arrow keys."
-        )
-        write_album(out / "index.html", title, intro, classes, _pictures(trained.labels, map(journal.record, numbers)))
-
-
-def _write_coco(path: Path, journal: Journal, numbers: dict[str, int]) -> None:
-    """The results of all photographs as one JSON list."""
-    with whole_file(path) as temporary, temporary.open("w", encoding="ascii") as file:
-        separator = "["
-        for name, number in numbers.items():
-            for row in journal.results(name):
-                file.write(separator + json.dumps({**row, "image_id": number}, sort_keys=True, separators=(",", ":")))
-                separator = ","
-        file.write("[]\n" if separator == "[" else "]\n")
-
-
-def _pictures(labels: LabelSet, records: Iterable[Record]) -> Iterator[Picture]:
-    places = {class_id: place for place, class_id in enumerate(id_ for id_ in labels.ids if id_ != labels.background)}
-    for record in records:
-        name, pixels, save = record["name"], record["height"] * record["width"], record["saved"]
-        found = sorted(record["classes"].items(), key=lambda pair: -pair[1])
-        files = {"labels": f"labels/{name}.png"} if "labels" in save else {}
-        if "overlay" in save:
-            files["overlay"] = f"overlays/{name}.jpg"
-        if record.get("cutouts"):
-            files[count_of(len(record["cutouts"]), "cut-out")] = f"cutouts/{name}/"
-        yield Picture(
-            name=record["file_name"],
-            **{what: f"{folder}/{name}.jpg" for what, folder in PAGE_FOLDERS.items()},
-            size=(record["height"], record["width"]),
-            shares={places[int(class_id)]: area / pixels for class_id, area in found},
-            files=files,
-        )
 
 
 def _digest(path: Path) -> str:
