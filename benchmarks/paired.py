@@ -183,7 +183,7 @@ def show_true_instances() -> None:
 
 def measure(run: Path, device: torch.device) -> dict[str, float]:
     trained = load_run(run, device=device)
-    request = Request(None, (10.0,), "", "", None, workers=1, console=QUIET)
+    request = Request(None, (10.0,), "", "", None, None, workers=1, console=QUIET)
     result = evaluate_run(trained, request, dataset=None, device=device).result
     figures = result.measured[trained.name].figures
     return {

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from imptool import __version__
 from imptool.data.label_set import LabelSet
 from imptool.data.palette import voc_palette
-from imptool.files import InputError, parse_strict, read_yaml, whole_file
+from imptool.files import DEFAULT_WEIGHTS, InputError, parse_strict, read_yaml, whole_file
 from imptool.models import build_model
 from imptool.models.parser import Parser
-from imptool.models.weights import why_unreadable
+from imptool.models.weights import read_safetensors, sha256, why_unreadable
 from imptool.recipe import Recipe
 
 RUNS = Path("runs")
@@ -36,6 +36,7 @@ _CHECKPOINT = {
     "about": dict,
     "model": dict,
     "optimizer": dict,
+    "average": dict,
     "unreadable": dict,
     "best": dict,
     "log": dict,
@@ -61,6 +62,7 @@ def save_checkpoint(
     model: Parser,
     name: str,
     optimizer: torch.optim.Optimizer,
+    average: torch.nn.Module | None,
     recipe: Recipe,
     labels: LabelSet,
     unreadable: dict[str, str],
@@ -75,6 +77,7 @@ def save_checkpoint(
         "about": _about(name, recipe, labels),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": average.state_dict() if average is not None else {},
         "unreadable": unreadable,
         "best": best,
         "log": log,
@@ -91,6 +94,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # about foreign pickles, which are refused just after
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state.setdefault("average", {})  # of the weights; older versions had none
         for key, kind in _CHECKPOINT.items():
             if not isinstance(state[key], kind):
                 raise TypeError(f"its {key} is of the type {type(state[key]).__name__}")
@@ -104,6 +108,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises half a dozen kinds for a broken or foreign file
         raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {why_unreadable(error)}") from error
     return state
+
+
+def averaged_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The moving average of the weights in a checkpoint, by the model's names; none where the solver has none."""
+    named = checkpoint["average"].items()
+    return {key.removeprefix("module."): value for key, value in named if key.startswith("module.")}
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -131,20 +141,34 @@ def latest_checkpoint(run: Path, stage: str | None = None) -> Path | None:
     return found[-1] if found else None
 
 
-def save_weights(path: Path, model: Parser, name: str, recipe: Recipe, labels: LabelSet) -> None:
-    """Write a model's weights with its name, recipe, classes and version in the metadata."""
+def save_weights(path: Path, model: Parser, name: str, recipe: Recipe, labels: LabelSet, *, half: bool = False) -> None:
+    """Write a model's weights with its name, recipe, classes, version and the tensors' sha256 in the metadata.
+
+    Args:
+        half: store them in float16, in half the space; they are read as float32.
+    Raises:
+        InputError: a value is too large for float16.
+    """
     state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
+    if half:
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        large = next((key for key, value in state.items() if value.isinf().any()), None)
+        if large is not None:
+            raise InputError(f"{large} holds values that are too large for float16: export without --half")
+    about = _about(name, recipe, labels) | {"sha256": sha256(state)}
     with _whole_file(path) as temporary:
-        save_file(state, temporary, metadata={"imptool": json.dumps(_about(name, recipe, labels))})
+        save_file(state, temporary, metadata={"imptool": json.dumps(about)})
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read weights and what they are about (model, recipe, labels, version)."""
+    """Read weights, as float32, and what they are about (model, recipe, labels, version)."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["imptool"])  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        state, about = read_safetensors(path)
+        if about is None:
+            raise ValueError("it has no metadata of imptool")
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no weights file of imptool, or is damaged: {_one_line(error)}") from error
+    return state, about
 
 
 def parse_about(about: Any, *, source: Path) -> tuple[str, Recipe, LabelSet]:
@@ -164,7 +188,7 @@ def parse_about(about: Any, *, source: Path) -> tuple[str, Recipe, LabelSet]:
         raise InputError(f"{source} was written by imptool {version}, and this is {__version__}: {error}") from error
 
 
-def load_state(model: Parser, state: Mapping[str, torch.Tensor], *, source: Path) -> None:
+def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], *, source: Path) -> None:
     """Load weights into the model that they were saved from; InputError when it is another model or class list."""
     try:
         model.load_state_dict(state)
@@ -211,7 +235,7 @@ def load_run(run: Path, *, device: torch.device) -> TrainedModel:
         state, about = load_weights(path)
     else:
         checkpoint = load_checkpoint(path)
-        state, about = checkpoint["model"], checkpoint["about"]
+        state, about = averaged_weights(checkpoint) or checkpoint["model"], checkpoint["about"]
     name, recipe, labels = parse_about(about, source=path)
     model = build_model(name, recipe, labels, pretrained=False)
     load_state(model, state, source=path)
@@ -230,7 +254,8 @@ def newest_run(recipe_name: str = "", *, unfinished: bool = False) -> Path:
             found.append((path.stat().st_mtime_ns, folder))
     if not found:
         kind = "run to resume" if unfinished else "trained run"
-        raise InputError(f"no {kind} under {RUNS}/{recipe_name}: imptool train RECIPE makes one")
+        shipped = "" if unfinished else f"; {DEFAULT_WEIGHTS} names weights that come with imptool"
+        raise InputError(f"no {kind} under {RUNS}/{recipe_name}: imptool train RECIPE makes one{shipped}")
     return max(found)[1]
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from imptool import __version__
-from imptool.files import InputError, nearest
+from imptool.files import DEFAULT_WEIGHTS, InputError, find_shipped_weights, find_weights, nearest
 from imptool.report.progress import plain, say
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ _max_pixels = click.option(
     default=200_000_000,
     show_default=True,
     help="Refuse larger pictures: they take memory.",
+)
+_tta = click.option(
+    "--tta",
+    metavar="SCALE,...",
+    help="Average the model's results over views of each photograph: at these scales of its input, and with flip mirrored "
+    "as well, as in flip,0.75,1,1.25. Takes the time of all of them.  [default: off]",
 )
 _force = click.option("--force", is_flag=True, help="Replace results that are there already.")
 
@@ -375,7 +381,11 @@ def train_command(
 
 @main.command("eval")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--weights", type=click.Path(path_type=Path), help="A weights file in place of RUN.")
+@click.option(
+    "--weights",
+    metavar="FILE|NAME",
+    help="In place of RUN: a file of weights, or the name of some that come with imptool: ccp-lite.",
+)
 @click.option(
     "--predictions",
     type=click.Path(path_type=Path),
@@ -402,11 +412,12 @@ def train_command(
     type=click.Path(path_type=Path),
     help="Folder of the results.  [default, replaced: <run>/eval-<split>, or evaluations/<dataset>-<split>/<predictions>]",
 )
+@_tta
 @_device
 @_workers
 def eval_command(
     run: Path | None,
-    weights: Path | None,
+    weights: str | None,
     predictions: Path | None,
     boundary_bands: bool,
     bands: str | None,
@@ -419,6 +430,7 @@ def eval_command(
     resize: bool,
     missing_as_background: bool,
     out: Path | None,
+    tta: str | None,
     device: str,
     workers: int,
 ) -> None:
@@ -454,12 +466,15 @@ def eval_command(
         raise InputError("--remap, --resize and --missing-as-background are about label PNGs: add --predictions")
     if predictions is not None and dataset is None:
         raise InputError("--predictions says what was predicted, not for what: add --dataset")
+    of_prior = run is None and weights is None and dataset is not None and baseline is not None
+    if tta is not None and (predictions is not None or of_prior):
+        raise InputError("--tta is about the views that a model parses: measure a run or --weights, or leave it out")
     widths = _band_widths(bands) if bands is not None else BANDS if boundary_bands else ()
     for option, size in (("--boundary-f", boundary_f), ("--boundary-iou", boundary_iou)):
         _check_size(option, size, whole=option == "--boundary-iou")
     with process_group(on_cpu=device == "cpu"):
         console = _console()
-        request = Request(split, widths, boundary_f or "", boundary_iou or "", baseline, out, workers, console)
+        request = Request(split, widths, boundary_f or "", boundary_iou or "", baseline, out, workers, console, tta)
         if out is not None and is_main() and not is_unfinished(out):
             check_free(out, force=None)
         if predictions is not None and dataset is not None:
@@ -471,14 +486,14 @@ def eval_command(
                 resize=resize,
                 missing_as_background=missing_as_background,
             )
-        elif run is None and weights is None and dataset is not None and baseline is not None:
+        elif of_prior and dataset is not None:
             evaluated = evaluate_prior(request, dataset=dataset)
         else:
             from imptool.checkpoint import load_run, newest_run
             from imptool.models.inference import choose_device
 
             place = choose_device(device)
-            trained = load_run(_weights_file(weights) or run or newest_run(), device=place)
+            trained = load_run(_weights_file(weights) if weights is not None else run or newest_run(), device=place)
             say(console, f"{trained.name} from {trained.source}, on {place}")
             evaluated = evaluate_run(trained, request, dataset=dataset, device=place)
         if is_main():
@@ -529,9 +544,13 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
 
 @main.command("predict")
 @click.argument("photographs", nargs=-1, required=True, metavar="PHOTOGRAPHS...")
-@click.option("--run", type=click.Path(path_type=Path), help="Run folder.  [default: the newest under runs/]")
 @click.option(
-    "--weights", type=click.Path(path_type=Path), help="In place of --run: a file of weights, such as of imptool export."
+    "--run", type=click.Path(path_type=Path), help="Run folder.  [default: the newest under runs/, else --weights ccp-lite]"
+)
+@click.option(
+    "--weights",
+    metavar="FILE|NAME",
+    help="In place of --run: a file of weights, as of imptool export, or the name of some that come with imptool: ccp-lite.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: predictions/<folder>]")
 @click.option(
@@ -546,8 +565,9 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
-    help="Of the network's dense parts.  [default: bfloat16 on CUDA, else as the model was trained]",
+    help="Of the network's dense parts.  [default: bfloat16 on CUDA, else float32]",
 )
+@_tta
 @click.option("--batch", type=click.IntRange(1), help="Photographs of one size at a time.  [default: 4 on CUDA, else 1]")
 @_max_pixels
 @_device
@@ -561,12 +581,13 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
 def predict_command(
     photographs: tuple[str, ...],
     run: Path | None,
-    weights: Path | None,
+    weights: str | None,
     out: Path | None,
     save: str,
     resume: bool,
     force: bool,
     precision: Literal["float32", "bfloat16"] | None,
+    tta: str | None,
     batch: int | None,
     max_pixels: int,
     device: str,
@@ -581,7 +602,8 @@ def predict_command(
     imptool predict "shop/*/front*.jpg" --weights weights.safetensors --save cutouts --out garments/
     imptool predict my-photographs/ --resume
     """
-    from imptool.checkpoint import load_run, newest_run
+    from imptool.checkpoint import load_run
+    from imptool.data.tta import parse_tta
     from imptool.distributed import from_main, is_main, process_group
     from imptool.models.inference import choose_compute, choose_device
     from imptool.predict import Settings, check_out, predict
@@ -598,27 +620,32 @@ def predict_command(
             check_out(out, resume=resume, force=force)
             found = find_photographs(photographs, out)
         console, place = _console(), choose_device(device)
-        trained = load_run(_weights_file(weights) or run or newest_run(), device=place)
+        named = run if weights is None else _weights_file(weights)
+        trained = load_run(named or _newest_run_or_shipped(console), device=place)
         choose_compute(trained.model, place, precision)
         say(console, f"{trained.name} from {trained.source}, on {place} in {trained.model.compute.precision}")
-        settings = Settings(title, resume, saved, place, batch or (4 if place.type == "cuda" else 1), workers, max_pixels)
+        views = parse_tta(tta, trained.labels)
+        batch = batch or (4 if place.type == "cuda" else 1)
+        settings = Settings(title, resume, saved, place, batch, workers, max_pixels, views)
         problems = predict(trained, from_main(found), out, settings, console)
         _exit_with_failures(problems)
 
 
 @main.command("export")
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False)
 @click.option(
     "--out", type=click.Path(path_type=Path), default="weights.safetensors", show_default=True, help="The file to write."
 )
+@click.option("--half", is_flag=True, help="Store the weights in float16, in half the space; they load as float32.")
 @click.option("--force", is_flag=True, help="Replace a file that is there already.")
-def export_command(run: Path | None, out: Path, force: bool) -> None:
+def export_command(run: str | None, out: Path, half: bool, force: bool) -> None:
     """Write the model of a run as one file. Weights, classes, colours and recipe; predict and eval take it as --weights.
 
-    RUN is a run folder, or a file of weights in one; by default the newest under runs/.
+    RUN is a run folder, a file of weights, or the name of weights that come with imptool; by default the newest under runs/.
 
     \b
     imptool export runs/ccp_small/2026-01-31_12-00-00
+    imptool export --half --out small.safetensors
     imptool predict my-photographs/ --weights weights.safetensors
     """
     import torch
@@ -629,8 +656,9 @@ def export_command(run: Path | None, out: Path, force: bool) -> None:
         raise InputError(f"--out {out}: the file's name must end in .safetensors")
     if out.exists() and not force:
         raise InputError(f"{out} is there already: add --force, or choose another --out")
-    trained = load_run(run or newest_run(), device=torch.device("cpu"))
-    save_weights(out, trained.model, trained.name, trained.recipe, trained.labels)
+    missing = f"{run} is no run of imptool train and no file of weights"
+    trained = load_run(newest_run() if run is None else find_weights(run, missing=missing), device=torch.device("cpu"))
+    save_weights(out, trained.model, trained.name, trained.recipe, trained.labels, half=half)
     size, classes = out.stat().st_size / 2**20, len(trained.labels.classes)
     say(_console(), f"{out}: {trained.name} from {trained.source}, {classes} classes, {size:.0f} MiB")
 
@@ -645,9 +673,25 @@ def _outputs(text: str) -> frozenset[str]:
     return names
 
 
-def _weights_file(path: Path | None) -> Path | None:
-    if path is not None and not (path.is_file() and path.suffix == ".safetensors"):
-        raise InputError(f"--weights {path}: no such file of weights (.safetensors)")
+def _weights_file(source: str) -> Path:
+    """What `--weights` names."""
+    missing = f"--weights {source}: no such file of weights (.safetensors)"
+    path = find_weights(source, missing=missing)
+    if not (path.is_file() and path.suffix == ".safetensors"):
+        raise InputError(missing + ", but a folder" * path.is_dir())
+    return path
+
+
+def _newest_run_or_shipped(console: Console) -> Path:
+    """What predict takes where nothing is named."""
+    from imptool.checkpoint import newest_run
+
+    try:
+        return newest_run()
+    except InputError:
+        path = find_shipped_weights(DEFAULT_WEIGHTS)
+        assert path is not None  # a name that is always known
+    say(console, f"no trained run under runs/: using the shipped weights {DEFAULT_WEIGHTS}; --weights or --run chooses others")
     return path
 
 

@@ -199,7 +199,15 @@ def _models(compared: Comparison) -> Sheet:
     first = compared.runs[compared.first]
     title = f"{first.dataset}, split {first.split}, {len(first.images):,} photographs (percent)"
     rows: list[list[Cell]] = [[name, *(compared.figure(name, key) for key in keys)] for name in compared.runs]
-    return Sheet(title, ["run", *keys.values()], rows, "in brackets: 95 % interval, bootstrap over photographs")
+    captions = ["in brackets: 95 % interval, bootstrap over photographs", _augmented(compared)]
+    return Sheet(title, ["run", *keys.values()], rows, "; ".join(filter(None, captions)))
+
+
+def _augmented(compared: Comparison) -> str:
+    """Which runs were measured with test-time augmentation, and with which; "" where none was."""
+    if not any(run.tta for run in compared.runs.values()):
+        return ""
+    return "test-time augmentation: " + "; ".join(f"{name} {run.tta or 'none'}" for name, run in compared.runs.items())
 
 
 def _differences(compared: Comparison) -> Sheet:
@@ -280,6 +288,8 @@ def print_comparison(compared: Comparison, console: Console, format_: str) -> No
             console.print(terminal_table(sheet, intervals=place < 2))
         if not compared.others:
             say(console, "one run has no differences: name a second one")
+    if format_ == "csv" and (augmented := _augmented(compared)):
+        click.echo(augmented, err=True)
     for key, sizes in compared.unlike.items():
         click.echo(f"left out: {WORDS[key]}, which was measured with different sizes ({sizes})", err=True)
 

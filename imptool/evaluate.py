@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances
 from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet
 from imptool.data.layouts import Item
+from imptool.data.tta import parse_tta
 from imptool.evaluation.counts import Cells
 from imptool.evaluation.from_files import RESULTS, Predictions, find_maps, parse_remap, predicted_results
 from imptool.evaluation.instances import OF_MASKS, OWN_BOXES, InstanceTally
@@ -47,6 +48,7 @@ class Request:
         bands, boundary_f, boundary_iou: as in `Cells`.
         baseline: "prior" or None.
         out: None for a folder of its own.
+        tta: test-time augmentation of a run, as `parse_tta` takes it.
     """
 
     split: str | None
@@ -57,6 +59,7 @@ class Request:
     out: Path | None
     workers: int
     console: Console
+    tta: str | None = None
 
     def cells(self, labels: LabelSet) -> Cells:
         return Cells(len(labels.classes), self.bands, self.boundary_f, self.boundary_iou)
@@ -82,7 +85,7 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
     """Measure a trained run on a split of its dataset, or of another with the same classes.
 
     Raises:
-        InputError: the dataset has other classes than the model; as `measure`.
+        InputError: the dataset has other classes than the model; as `parse_tta` and `measure`.
     """
     from imptool.evaluation.from_run import RunPredictions  # torch takes seconds
 
@@ -91,12 +94,14 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
     if difference := trained.labels.difference(found.labels):
         raise InputError(f"{trained.source} was trained for other classes than {found.source} has: {difference}")
     split = recipe.val_split if request.split is None else request.split
-    out = request.out or _folder_of_weights(trained.source, found, split)
-    source = RunPredictions(trained, found, device)
+    labels = trained.labels  # of older weights, the dataset says what is left and what right
+    tta = parse_tta(request.tta, labels if labels.left_right is not None else replace(labels, left_right=found.left_right))
+    out = request.out or _folder_of_weights(trained.source, found, split, str(tta))
+    source = RunPredictions(trained, found, device, tta)
     result = measure(
         source,
         main=trained.name,
-        about={"model": trained.name, "weights": str(trained.source), "recipe": recipe.to_plain()},
+        about={"model": trained.name, "weights": str(trained.source), "tta": str(tta), "recipe": recipe.to_plain()},
         dataset=found,
         split=split,
         cells=request.cells(found.labels),
@@ -235,16 +240,17 @@ def is_unfinished(folder: Path) -> bool:
     return names <= {COUNTS, PER_IMAGE}
 
 
-def own_folder(measured: Path, dataset: str, source: str, split: str) -> Path:
+def own_folder(measured: Path, dataset: str, source: str, split: str, suffix: str = "") -> Path:
     """Where the results of predictions or weights go that are in no run: an evaluation replaces its own.
 
     Args:
         measured: the predictions or weights. dataset, source: the name of the dataset, and where its description lies.
+        suffix: what tells this evaluation of them from others.
     Raises:
         InputError: there are results of others.
     """
     name = measured.resolve().stem if measured.is_file() else measured.resolve().name
-    folder = Path("evaluations", f"{dataset}-{split}", name)
+    folder = Path("evaluations", f"{dataset}-{split}", name + suffix)
     return distributed.from_main(_checked_folder(folder, measured, source) if distributed.is_main() else folder)
 
 
@@ -263,12 +269,16 @@ def _checked_folder(folder: Path, measured: Path, source: str) -> Path:
     return folder
 
 
-def _folder_of_weights(weights: Path, dataset: Dataset, split: str) -> Path:
-    """In their run, or a folder of their own where they are in none; best weights and early stages are told from the last."""
+def _folder_of_weights(weights: Path, dataset: Dataset, split: str, tta: str) -> Path:
+    """In their run, or a folder of their own where they are in none; best weights and early stages are told from the last.
+
+    So is test-time augmentation: it does not replace an evaluation without.
+    """
+    suffix = f"-tta-{tta.replace(',', '-')}" if tta else ""
     if not (weights.parent / "recipe.yaml").is_file():
-        return own_folder(weights, dataset.name, str(dataset.source), split)
+        return own_folder(weights, dataset.name, str(dataset.source), split, suffix)
     last = weights.name == "weights.safetensors" or weights.suffix == ".pt"
-    return weights.parent / f"eval-{split}{'' if last else '-' + weights.stem.removeprefix('weights-')}"
+    return weights.parent / f"eval-{split}{'' if last else '-' + weights.stem.removeprefix('weights-')}{suffix}"
 
 
 def _split(request: Request, dataset: Dataset) -> str:
@@ -298,5 +308,7 @@ def print_evaluation(result: Evaluation, console: Console) -> None:
         say(console, f"{kind} " + "  ".join(f"{key} {cell_text(figure)}" for key, figure in figures.items()))
     if not math.isnan(result.canvas_nonempty):
         say(console, f"photographs with a non-empty canvas: {result.canvas_nonempty:.1%}")
+    if result.tta:
+        say(console, f"test-time augmentation: {result.tta}")
     for note in result.notes:
         say(console, f"note: {note}")

@@ -31,6 +31,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, mod
 
 _UNFINISHED = ".unfinished-"
 RECIPES = Path(__file__).parent / "recipes"  # travels in the wheel; the checkout's recipes/ is a link to it
+SHIPPED = Path(__file__).parent / "weights"  # travels in the wheel; a file is known by its name without .safetensors
+DEFAULT_WEIGHTS = "ccp-lite"
 
 
 class InputError(Exception):
@@ -87,6 +89,36 @@ def find_yaml(source: str, shipped: Path) -> Path | None:
         else shipped / f"{source.removesuffix('.yaml')}.yaml"
     )
     return beneath if ".." not in path.parts and beneath.is_file() else None
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The weights that come with imptool: name -> file. The default ones are always known, also where their file is missing."""
+    names = {DEFAULT_WEIGHTS, *(path.stem for path in SHIPPED.glob("*.safetensors"))}
+    return {name: SHIPPED / f"{name}.safetensors" for name in sorted(names)}
+
+
+def find_shipped_weights(name: str) -> Path | None:
+    """The file of weights that come with imptool; None for a name that is not known, InputError where the file is missing."""
+    path = shipped_weights().get(name)
+    if path is not None and not path.is_file():
+        raise InputError(f"{name}: {path} is missing: this installation of imptool is damaged, install it again")
+    return path
+
+
+def find_weights(source: str, *, missing: str) -> Path:
+    """A path that exists, else the file of weights that come with imptool under this name.
+
+    Raises:
+        InputError: neither; the line begins with `missing`.
+    """
+    if Path(source).exists():
+        return Path(source)
+    path = find_shipped_weights(source)
+    if path is None:
+        raise InputError(
+            f"{missing}, and no weights of that name come with imptool{nearest(Path(source).stem, shipped_weights())}"
+        )
+    return path
 
 
 class _Loader(yaml.SafeLoader):

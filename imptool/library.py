@@ -12,9 +12,11 @@ from typing import Literal
 import numpy as np
 
 from imptool.checkpoint import TrainedModel, load_run
-from imptool.data.images import fit_image, read_image
+from imptool.data.images import read_image
 from imptool.data.label_set import LabelSet
 from imptool.data.prediction import Prediction, mask_in_box
+from imptool.data.tta import parse_tta
+from imptool.files import find_weights
 from imptool.models.inference import choose_compute, choose_device, parse_resized
 
 
@@ -83,26 +85,31 @@ class Model:
     def class_names(self) -> dict[int, str]:
         return dict(zip(self.labels.ids, self.labels.names, strict=True))
 
-    def predict(self, image: str | os.PathLike[str] | np.ndarray, *, probabilities: bool = False) -> Parsing:
+    def predict(
+        self, image: str | os.PathLike[str] | np.ndarray, *, probabilities: bool = False, tta: str | None = None
+    ) -> Parsing:
         """Parse a photograph.
 
         Args:
             image: a path, or the photograph itself [H, W, 3] uint8, RGB.
             probabilities: also give those of every class at every pixel: 4 bytes each.
+            tta: test-time augmentation, off by default: average several views of the photograph, such as "flip,0.75,1,1.25".
+                Numbers are scales of the input that the model was trained for; with `flip` each is also parsed mirrored.
         Raises:
-            InputError: the file is missing or broken.
+            InputError: the file is missing or broken; `tta` is no such list, or the model's weights do not say what is left
+                and what right.
             ValueError: the array is no photograph.
         """
         photograph = image if isinstance(image, np.ndarray) else read_image(Path(image))
         if photograph.ndim != 3 or photograph.shape[2] != 3 or photograph.dtype != np.uint8 or 0 in photograph.shape:
             raise ValueError(f"image must be a path or [H, W, 3] uint8 RGB, got {photograph.shape} {photograph.dtype}")
         height, width = photograph.shape[:2]
-        size = self.trained.recipe.input
-        resized = fit_image(np.ascontiguousarray(photograph), short_side=size.short_side, long_side=size.long_side)
+        chosen = parse_tta(tta, self.labels)
+        views = chosen.resize(np.ascontiguousarray(photograph), self.trained.recipe.input)
         device = next(self.trained.model.parameters()).device
         with self._one_at_a_time:
             (prediction,) = parse_resized(
-                self.trained.model, [resized], [(height, width)], device=device, probabilities=probabilities
+                self.trained.model, [views], [(height, width)], device=device, tta=chosen, probabilities=probabilities
             )
         return Parsing(
             semantic_map=None if prediction.channels is None else self.labels.to_ids(prediction.channels),
@@ -118,14 +125,16 @@ def load(
     """Load a trained model.
 
     Args:
-        source: a run folder of `imptool train`, or a `.safetensors` file of it, or of `imptool export`. Only tensors load.
+        source: a run folder of `imptool train`, a `.safetensors` file of it or of `imptool export`, or the name of weights that
+            come with imptool, such as "ccp-lite". Only tensors load.
         device: cpu, cuda or cuda:N; auto takes CUDA where there is one.
-        precision: of the network's dense parts; None is bfloat16 on CUDA, else as it was trained.
+        precision: of the network's dense parts; None is bfloat16 on CUDA, else float32.
     Raises:
         InputError: there is no model, or it is damaged; or no such device.
     """
     place = choose_device(device)
-    trained = load_run(Path(source), device=place)
+    name = os.fspath(source)
+    trained = load_run(find_weights(name, missing=f"{name} is no run of imptool train and no file of weights"), device=place)
     choose_compute(trained.model, place, precision)
     return Model(trained)
 

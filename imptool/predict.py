@@ -23,9 +23,10 @@ from rich.table import Table
 
 from imptool import distributed
 from imptool.checkpoint import TrainedModel
-from imptool.data.images import image_size, resized_size
+from imptool.data.images import image_size
 from imptool.data.label_set import LabelSet
 from imptool.data.prediction import Prediction
+from imptool.data.tta import PLAIN, Tta
 from imptool.files import InputError, alone_in, process_pool, read_ahead
 from imptool.models.inference import parse_resized
 from imptool.prediction.journal import Journal, Record
@@ -45,7 +46,8 @@ class Settings:
 
     title: what they are called together. resume: keep what an earlier run has finished, in place of removing it. save: what is
     written, of `results.SAVED`. batch: how many photographs of one size go through the network together.
-    workers: threads that read, and as many that write. max_pixels: larger photographs are refused.
+    workers: threads that read, and as many that write. max_pixels: larger photographs are refused. tta: which views of a
+    photograph are averaged.
     """
 
     title: str
@@ -55,6 +57,7 @@ class Settings:
     batch: int
     workers: int
     max_pixels: int
+    tta: Tta = PLAIN
 
 
 def predict(
@@ -128,7 +131,11 @@ def _prepare(
     console: Console,
 ) -> tuple[Journal, list[list[Photograph]]]:
     """The journal, and the batches that are still to be parsed: the same for all processes."""
-    header = {"weights": _digest(trained.source), "precision": trained.model.compute.precision}
+    header = {
+        "weights": _digest(trained.source),
+        "precision": trained.model.compute.precision,
+        "tta": str(settings.tta),
+    }
     batches: list[list[Photograph]] = []
     if distributed.is_main():
         if not settings.resume:
@@ -163,14 +170,13 @@ def _batches(photographs: Sequence[Photograph], trained: TrainedModel, settings:
     """Photographs that the network sees at one size, together: the same ones in every run over the same photographs."""
     if settings.batch == 1:
         return [[photograph] for photograph in photographs]
-    size = trained.recipe.input
-    waiting: dict[tuple[int, int], list[Photograph]] = {}
+    waiting: dict[tuple[tuple[int, int], ...], list[Photograph]] = {}
     batches = []
     for photograph in photographs:
         try:
-            resized = resized_size(image_size(photograph.path), short_side=size.short_side, long_side=size.long_side)
+            resized = settings.tta.sizes(image_size(photograph.path), trained.recipe.input)
         except InputError:  # told when it is read
-            resized = (0, 0)
+            resized = ()
         batch = waiting.setdefault(resized, [])
         batch.append(photograph)
         if len(batch) == settings.batch:
@@ -213,7 +219,7 @@ def _parse(
     """Read ahead, parse and write at the same time; a few photographs are on their way, never all."""
     photographs = [photograph for batch in batches for photograph in batch]
     last = {batch[-1].number for batch in batches}
-    read = partial(load, size=trained.recipe.input, max_pixels=settings.max_pixels)
+    read = partial(load, size=trained.recipe.input, max_pixels=settings.max_pixels, tta=settings.tta)
     together: list[tuple[Photograph, Loaded]] = []
     with _Writers(settings, journal, problems) as writers:
         reading = read_ahead(read, photographs, workers=settings.workers)
@@ -224,20 +230,24 @@ def _parse(
                 together.append((photograph, loaded))
             if photograph.number not in last:
                 continue
-            for row, prediction in _predictions(trained, together, settings.device, problems):
+            for row, prediction in _predictions(trained, together, settings, problems):
                 writers.submit(row[0], row[1].source, prediction, trained.labels, out, settings.save)
             together = []
 
 
 def _predictions(
-    trained: TrainedModel, together: Sequence[tuple[Photograph, Loaded]], device: torch.device, problems: list[str]
+    trained: TrainedModel, together: Sequence[tuple[Photograph, Loaded]], settings: Settings, problems: list[str]
 ) -> Iterator[tuple[tuple[Photograph, Loaded], Prediction]]:
     """Parse photographs together as far as they have one size; one by one where the GPU's memory is too small for them."""
-    for _, group in groupby(together, key=lambda each: each[1].network.shape):
+    for _, group in groupby(together, key=lambda each: [view.shape for view in each[1].network]):
         rows = list(group)
         try:
             predictions = parse_resized(
-                trained.model, [row[1].network for row in rows], [row[1].size for row in rows], device=device
+                trained.model,
+                [row[1].network for row in rows],
+                [row[1].size for row in rows],
+                device=settings.device,
+                tta=settings.tta,
             )
         except torch.OutOfMemoryError:
             predictions = []
@@ -249,7 +259,7 @@ def _predictions(
             problems.append(f"{rows[0][0].path}: the GPU's memory is too small for it: --device cpu takes it")
             continue
         for row in rows:
-            yield from _predictions(trained, [row], device, problems)
+            yield from _predictions(trained, [row], settings, problems)
 
 
 class _Writers:

@@ -21,6 +21,7 @@ from imptool.files import (
     parse_strict,
     parse_yaml,
     read_yaml,
+    shipped_weights,
     whole_file,
 )
 
@@ -46,15 +47,31 @@ class Augment(Strict):
     contrast: float = Field(default=0.0, ge=0, le=1)
     saturation: float = Field(default=0.0, ge=0, le=1)
     hue: float = Field(default=0.0, ge=0, le=0.5)  # the largest turn, as a share of the circle
+    repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # images of classes that a smaller share shows come more often
+    copy_paste: float = Field(default=0.0, ge=0, le=1)  # share of the images onto which instances of another are pasted
+
+
+IMAGENET = "imagenet"
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d")
+_BACKBONES = (*_RESNETS, "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
 
 class Backbone(Strict):
-    """The ResNet with its feature pyramid (FPN)."""
+    """The network that gives features, with its feature pyramid (FPN)."""
 
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d"] = "resnet50"
-    weights: str = "IMAGENET1K_V1"  # a torchvision name, a local .pth or .safetensors file, or none
-    norm: Literal["frozen", "batch", "group"] = "frozen"
+    name: str = "resnet50"  # a ResNet, efficientnet_lite0..2, or any of timm's with levels at 1/4..1/32: timm/convnext_tiny
+    weights: str = IMAGENET  # of torchvision, the imagenet extra or timm; or one of torchvision's names, a local file, none
+    norm: Literal["frozen", "batch", "group"] = "frozen"  # frozen: BatchNorm, stem and first level stay as they are
     fpn_channels: int = Field(default=256, ge=32, le=4096)
+    fpn_norm: Literal["none", "group"] = "none"
+
+    @model_validator(mode="after")
+    def _known_name(self) -> Backbone:
+        if not self.name.startswith("timm/") and self.name not in _BACKBONES:
+            raise ValueError(f"name: unknown backbone '{self.name}'{nearest(self.name, _BACKBONES)}; timm/NAME takes timm's")
+        if self.norm == "group" and self.name not in _RESNETS:
+            raise ValueError(f"norm: group is for the ResNets; {self.name} takes frozen or batch")
+        return self
 
     @model_validator(mode="after")
     def _frozen_norm_needs_weights(self) -> Backbone:
@@ -135,7 +152,10 @@ class Solver(Strict):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0001, ge=0, allow_inf_nan=False)
     warmup: int = Field(default=500, ge=0)  # iterations in which lr grows linearly from a thousandth
-    gamma: float = Field(default=0.1, gt=0, le=1)  # the learning rate is multiplied by this at each of a stage's `steps`
+    schedule: Literal["steps", "cosine"] = "steps"  # the paper's steps, or half a cosine down to 0 at each stage's end
+    gamma: float = Field(default=0.1, gt=0, le=1)  # steps: the learning rate is multiplied by this at each of a stage's `steps`
+    backbone_lr: float = Field(default=1.0, gt=0, le=1)  # share of the learning rate that the backbone's own weights have
+    ema: float | None = Field(default=None, gt=0, lt=1)  # decay of a moving average of the weights, which is measured and saved
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
@@ -155,8 +175,8 @@ class Model(Strict):
 class Stage(Strict):
     """One training stage: of the recipe's model, if it names no other.
 
-    `from` says which weights it starts with: those of an earlier stage, torchvision's COCO_V1, or a file's (.pth, .pt,
-    .safetensors). Without it, those of the backbone.
+    `from` says which weights it starts with: those of an earlier stage, torchvision's COCO_V1, a file's (.pth, .pt,
+    .safetensors), or those that come with imptool (ccp-lite). Without it, those of the backbone.
     """
 
     model: str | None = None
@@ -164,6 +184,7 @@ class Stage(Strict):
     iterations: int = Field(ge=1, le=1_000_000_000)
     steps: list[Annotated[int, Field(ge=1)]] = []
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # in place of the solver's
+    augment: Augment | None = None  # in place of the recipe's
 
     @model_validator(mode="after")
     def _steps_increase(self) -> Stage:
@@ -198,10 +219,11 @@ class Recipe(Strict):
         earlier: list[str] = []
         for name, stage in self.stages.items():
             start = stage.start
-            if start is not None and start not in (*earlier, COCO) and not is_weights_file(start):
+            known = (*earlier, COCO, *shipped_weights())
+            if start is not None and start not in known and not is_weights_file(start):
                 raise ValueError(
-                    f"stages.{name}.from: '{start}' is no earlier stage{nearest(start, earlier)}; "
-                    f"{COCO} and files (.pth, .pt, .safetensors) are the others that are known"
+                    f"stages.{name}.from: '{start}' is no earlier stage{nearest(start, known)}; "
+                    "files (.pth, .pt, .safetensors) are taken, too"
                 )
             earlier.append(name)
         return self

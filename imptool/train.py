@@ -74,7 +74,7 @@ def train(
             seed = recipe.seed + index
             torch.manual_seed(seed)
             samples = TrainingSamples(
-                dataset, recipe.train_split, document, size=recipe.input, augment=recipe.augment, seed=seed
+                dataset, recipe.train_split, document, size=recipe.input, augment=stage.augment or recipe.augment, seed=seed
             )
             model = _start_model(run, recipe, dataset, stage, stages, console, resumed=checkpoint is not None).to(device)
             job = StageJob(
@@ -91,7 +91,7 @@ def train(
             if distributed.is_main():
                 last = index == len(stages) - 1
                 path = run / (WEIGHTS if last else f"weights-{name}.safetensors")
-                save_weights(path, model, job.model_name, recipe, dataset.labels)
+                save_weights(path, job.trained, job.model_name, recipe, dataset.labels)
             distributed.wait_for_all()
     result.seconds = time.monotonic() - began
     return result
@@ -162,6 +162,7 @@ def _start_model(
         weights = Weights.of_run(load_weights(path)[0], dataset.labels, source=str(path))
     else:
         weights = read_start(start, backbone=recipe.backbone.name)
+    _check_fpn_norm(weights, recipe, start)
     fitted = fit_weights(model, weights, dataset.labels)
     say(console, f"{name} starts from {weights.source}: {fitted.describe()}")
     lacking = [key for key in fitted.new if key.startswith("detector.backbone.body")]
@@ -171,6 +172,16 @@ def _start_model(
             "backbone.norm=frozen would leave as they are drawn: name weights of the same backbone"
         )
     return model
+
+
+def _check_fpn_norm(weights: Weights, recipe: Recipe, start: str) -> None:
+    """InputError where a recipe's FPN has a norm and that of the weights has none, or the other way round."""
+    layers = [key for key in weights.state if key.startswith("detector.backbone.fpn.")]
+    theirs = "group" if "detector.backbone.fpn.inner_blocks.0.1.weight" in layers else "none"
+    if layers and theirs != recipe.backbone.fpn_norm:
+        raise InputError(
+            f"stages: from: {start} has backbone.fpn_norm: {theirs}, the recipe has {recipe.backbone.fpn_norm}: use the same"
+        )
 
 
 def _checkpoint_to_resume(run: Path, recipe: Recipe, stages: Mapping[str, Stage], dataset: Dataset) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from imptool.data.augment import View, draw_view, jitter, mirror
+from imptool.data.augment import View, draw_view, jitter, mirror, paste_instances
 from imptool.data.images import resized_size
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.data.samples import instance_target
@@ -163,3 +163,99 @@ def test_colours_change_within_their_limits_and_nothing_changes_without() -> Non
     every = jitter(image, Augment(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4), np.random.default_rng(2))
     assert every.shape == image.shape
     assert 0 <= every.min() <= every.max() <= 1
+
+
+def other() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """A right shoe and a coat in 3x8, beside a right arm; unlike `drawn` it is lower and wider."""
+    semantic = torch.tensor([[5, 3, 3, 255, 0, 0, 0, 0], [5, 3, 3, 0, 2, 2, 2, 2], [5, 0, 0, 0, 2, 2, 2, 2]])
+    masks = torch.stack([semantic == 3, semantic == 2]).to(torch.uint8)
+    boxes = torch.tensor([[1.0, 0, 3, 2.4], [4.0, 0.7, 8, 3]])  # fractions, as of a resized image
+    return -torch.ones(3, 3, 8), {"boxes": boxes, "labels": torch.tensor([3, 2]), "masks": masks, "semantic": semantic}
+
+
+def test_pasted_instances_cover_pixels_map_and_masks_and_come_last() -> None:
+    image, target = drawn()
+    pasted, found = paste_instances(image, target, *other(), torch.tensor([True, False]))
+    # The shoe takes one of the coat's four pixels, (1, 1); neither the arm nor the ignored pixel comes along.
+    assert found["semantic"].tolist() == [[0, 3, 3, 0, 0, 4], [2, 3, 3, 0, 0, 4], [2, 2, 0, 0, 1, 1], [0, 0, 0, 0, 1, 255]]
+    assert found["labels"].tolist() == [2, 1, 3]
+    assert found["masks"].sum(dim=(1, 2)).tolist() == [3, 3, 4]
+    for mask, channel in zip(found["masks"], (2, 1, 3), strict=True):
+        assert torch.equal(mask == 1, found["semantic"] == channel)
+    assert found["boxes"].tolist() == [[0, 1, 2, 3], [4, 2, 6, 4], [1, 0, 3, pytest.approx(2.4)]]
+    assert torch.equal(pasted == -1, (found["semantic"] == 3).expand(3, 4, 6))
+    assert torch.equal(pasted[pasted != -1], image[pasted != -1])
+
+
+def test_pasted_instances_are_cut_at_the_edge_and_instances_below_are_cut_or_dropped() -> None:
+    image, target = drawn()
+    target["masks"][1] = 0
+    target["masks"][1, 2, 4:] = 1  # the left shoe has only its upper row, which the coat will cover
+    _, found = paste_instances(image, target, *other(), torch.tensor([False, True]))
+    assert found["labels"].tolist() == [2, 2]
+    assert found["boxes"].tolist() == [[0, 1, 2, 3], [4, 1, 6, 3]]  # of four columns two are left, and the box is theirs
+    _, target = drawn()
+    _, found = paste_instances(image, target, *other(), torch.tensor([False, True]))
+    assert found["labels"].tolist() == [2, 1, 2]
+    assert found["boxes"].tolist()[1] == [4, 3, 5, 4]  # the one pixel of the shoe that is left
+
+
+def test_instance_outside_the_image_is_not_pasted() -> None:
+    image, target = drawn()
+    other_image, other_target = other()
+    narrow = {**target, "masks": target["masks"][:, :, :4], "semantic": target["semantic"][:, :4]}
+    pasted, found = paste_instances(image[:, :, :4], narrow, other_image, other_target, torch.tensor([False, True]))
+    assert torch.equal(pasted, image[:, :, :4])
+    assert found["labels"].tolist() == [2]
+    assert torch.equal(found["semantic"], narrow["semantic"])
+
+
+def test_pasting_leaves_its_inputs_alone_and_nothing_chosen_changes_nothing() -> None:
+    (image, target), (other_image, other_target) = drawn(), other()
+    for chosen in (torch.tensor([True, True]), torch.tensor([False, False])):
+        pasted, found = paste_instances(image, target, other_image, other_target, chosen)
+        assert torch.equal(image, drawn()[0])
+        assert torch.equal(other_image, other()[0])
+        assert all(torch.equal(target[name], drawn()[1][name]) for name in target)
+        assert all(torch.equal(other_target[name], other()[1][name]) for name in other_target)
+    assert torch.equal(pasted, image)
+    assert all(torch.equal(found[name], target[name]) for name in target)
+    assert {name: found[name].dtype for name in found} == {name: target[name].dtype for name in target}
+
+
+def things_of(semantic: np.ndarray) -> dict[str, torch.Tensor]:
+    """A target in which each of the channels 1..3 is one instance, with its exact box."""
+    channels = [channel for channel in (1, 2, 3) if (semantic == channel).any()]
+    masks = np.array([semantic == channel for channel in channels], np.uint8).reshape(-1, *semantic.shape)
+    boxes = [[x.min(), y.min(), x.max() + 1, y.max() + 1] for y, x in (np.nonzero(mask) for mask in masks)]
+    return {
+        "boxes": torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)),
+        "labels": torch.tensor(channels, dtype=torch.int64),
+        "masks": torch.from_numpy(masks),
+        "semantic": torch.from_numpy(semantic),
+    }
+
+
+SIDES = st.tuples(st.integers(1, 7), st.integers(1, 7))
+
+
+@given(size=SIDES, other_size=SIDES, seed=st.integers(0, 10_000))
+def test_masks_boxes_map_and_pixels_agree_after_pasting(size: tuple[int, int], other_size: tuple[int, int], seed: int) -> None:
+    """Pixel by pixel: what is pasted is the other's where a chosen mask lies on both, all else is as it was."""
+    rng = np.random.default_rng(seed)
+    here, there = (rng.integers(0, 5, sides) for sides in (size, other_size))
+    target, others = things_of(here), things_of(there)
+    chosen = rng.random(len(others["labels"])) < 0.5
+    image, other_image = torch.from_numpy(here).expand(3, *size), torch.from_numpy(there).expand(3, *other_size)
+    pasted, found = paste_instances(image, target, other_image, others, torch.from_numpy(chosen))
+    taken = set(others["labels"][torch.from_numpy(chosen)].tolist())
+    expected, from_other = here.copy(), np.zeros(size, bool)
+    for row in range(min(size[0], other_size[0])):
+        for column in range(min(size[1], other_size[1])):
+            if there[row, column] in taken:
+                expected[row, column], from_other[row, column] = there[row, column], True
+    np.testing.assert_array_equal(found["semantic"], expected)
+    np.testing.assert_array_equal(pasted, np.broadcast_to(expected, (3, *size)))
+    kept, added = things_of(np.where(from_other, 0, expected)), things_of(np.where(from_other, expected, 0))
+    for name in ("boxes", "labels", "masks"):
+        assert torch.equal(found[name], torch.cat([kept[name], added[name]])), name

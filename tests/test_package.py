@@ -38,10 +38,11 @@ def test_the_wheel_has_no_other_top_level_names(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names_in(wheel)} == {"imptool", "imp_kernels", f"imptool-{__version__}.dist-info"}
 
 
-def test_the_wheel_carries_every_module_and_recipe_and_the_type_marker(wheel: Path) -> None:
+def test_the_wheel_carries_every_module_recipe_and_weights_file_and_the_type_marker(wheel: Path) -> None:
     sources = [
         (PROJECT, "imptool", "*.py"),
         (PROJECT, "imptool/recipes", "*.yaml"),
+        (PROJECT, "imptool/weights", "*.safetensors"),
         (PROJECT, "imptool/report", "page.*"),
         (PROJECT / "kernels", "imp_kernels", "*.py"),
     ]

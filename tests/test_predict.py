@@ -454,7 +454,7 @@ def test_results_of_other_weights_are_not_mixed(run: Path, imptool: Imptool) -> 
     save_weights(weights, model, name, recipe, labels)
     refused = imptool("predict", "photos", "--resume")
     assert refused.exit_code == 2
-    assert "predictions/photos holds results of other weights or another precision" in refused.stderr
+    assert "predictions/photos holds results of other weights, or of another precision or --tta" in refused.stderr
 
 
 def test_two_processes_write_the_files_of_one(run: Path, imptool: Imptool) -> None:

@@ -145,7 +145,7 @@ def test_a_mistake_in_an_override_is_one_line_that_shows_it(override: str, line:
         ("extends: base.yaml\nsolver: {batch: 2.5}\n", "solver.batch: Input should be a valid integer, found 2.5"),
         ("extends: base.yaml\nsolver: {lr: '0.1'}\n", "solver.lr: Input should be a valid number, found '0.1'"),
         ("extends: base.yaml\nsolver: {lr: 0}\n", "solver.lr: Input should be greater than 0, found 0"),
-        ("extends: base.yaml\nbackbone: {name: resnet9}\n", "found 'resnet9'"),
+        ("extends: base.yaml\nbackbone: {name: resnet9}\n", "unknown backbone 'resnet9'; did you mean 'resnet"),
         ("extends: base.yaml\nbackbone: {weights: none}\n", "backbone: norm: frozen needs pretrained weights"),
         ("extends: base.yaml\ndetector: {anchor_sizes: [8, 16]}\n", "at least 5 items after validation, not 2"),
         ("extends: base.yaml\nseed: 1\nseed: 2\n", "line 1: the key 'seed' is there twice"),

@@ -28,9 +28,9 @@ from imptool.data.samples import TrainingSamples
 from imptool.files import InputError
 from imptool.models import MODELS, build_model
 from imptool.models.parser import Parser
-from imptool.recipe import Solver, load_recipe
+from imptool.recipe import Solver, Stage, load_recipe
 from imptool.train import train
-from imptool.training.solver import build_optimizer, learning_rate, notes
+from imptool.training.solver import build_optimizer, learning_rate, moving_average, notes, set_rate
 from imptool.training.stage import StageJob
 
 Imptool = Callable[..., Result]
@@ -202,8 +202,36 @@ def test_sample_holds_what_was_drawn(converted: Path) -> None:
 
 def test_learning_rate_warms_up_and_steps_down() -> None:
     solver = Solver(warmup=10, gamma=0.1)
-    rates = [learning_rate(iteration, 1.0, solver, [20, 30]) for iteration in (5, 10, 20, 21, 31)]
+    rates = [learning_rate(iteration, 1.0, solver, Stage(iterations=40, steps=[20, 30])) for iteration in (5, 10, 20, 21, 31)]
     assert rates == pytest.approx([0.5005, 1.0, 1.0, 0.1, 0.01])
+
+
+def test_cosine_falls_from_the_warm_up_to_zero_along_half_a_cosine() -> None:
+    solver, stage = Solver(warmup=2, schedule="cosine"), Stage(iterations=6)
+    rates = [learning_rate(iteration, 2.0, solver, stage) for iteration in range(1, 7)]
+    half = 2 * 0.5005  # the first of two iterations of warm-up
+    assert rates == pytest.approx([half, 2.0, 2.0, 1 + 2**-0.5, 1.0, 1 - 2**-0.5])
+
+
+def test_backbone_has_its_share_of_the_learning_rate(converted: Path) -> None:
+    recipe = load_recipe("tiny.yaml", ["solver.backbone_lr=0.1"])
+    model = build_model("panoptic-fpn-imp", recipe, load_dataset("drawn.yaml").labels, pretrained=False)
+    optimizer = build_optimizer(model, recipe.solver, lr=1.0)
+    set_rate(optimizer, 0.5)
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.05 if ".backbone.body." in name else 0.5), name
+
+
+def test_moving_average_takes_more_of_the_first_weights_and_then_its_decay() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = moving_average(model, 0.25)
+    for value in (1.0, 3.0, 5.0):
+        torch.nn.init.constant_(model.weight, value)
+        average.update_parameters(model)
+    second = 1 + (1 - 2 / 11) * (3 - 1)  # the first is taken as it is; then (1 + 1) / (10 + 1) < 0.25
+    third = second + (1 - 3 / 12) * (5 - second)
+    assert average.module.weight.item() == pytest.approx(third)
 
 
 def test_weight_decay_leaves_norms_and_biases_alone() -> None:

@@ -18,15 +18,20 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import CLASSES, draw_pair, run_imptool, write_workplace
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from imptool.checkpoint import checkpoints, latest_checkpoint, load_run
+from imptool.data.dataset import load_dataset
+from imptool.data.instances import read_instances
+from imptool.data.samples import TrainingSamples, draw_order, repeat_factors
 from imptool.files import alone_in
 from imptool.models.parser import Parser
-from imptool.recipe import Recipe, Solver, Stage, load_recipe
+from imptool.recipe import Augment, Input, Recipe, Solver, Stage, load_recipe
 from imptool.report.progress import ProgressBar
 from imptool.train import plan_stages, train
 from imptool.training.batches import Positions
@@ -54,7 +59,13 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
 
 
-LONGER = ("stages.detector.iterations=12", "stages.full.iterations=12", "checkpoint_every=3", "evaluate_every=4")
+LONGER = (
+    "stages.detector.iterations=12",
+    "stages.full.iterations=12",
+    "checkpoint_every=3",
+    "evaluate_every=4",
+    "solver.ema=0.9",
+)
 # What a process does before it trains: it is killed in its n-th iteration, or when half of its n-th checkpoint is written.
 KILLED = {
     "between two checkpoints": (5, "stage.StageJob, '_step'"),
@@ -141,6 +152,31 @@ def test_last_checkpoints_are_kept(converted: Path) -> None:
     ]
 
 
+def test_average_of_the_weights_is_what_is_saved_and_measured(converted: Path, imptool: Imptool) -> None:
+    run = train_here("run", "solver.ema=0.5", "evaluate_every=4")
+    checkpoint = torch.load(run / "checkpoint-full-0000004.pt", weights_only=True)
+    saved, best = (load_file(run / name) for name in ("weights.safetensors", "best.safetensors"))
+    key = "semantic_head.predictor.weight"
+    assert not torch.equal(checkpoint["model"][key], checkpoint["average"][f"module.{key}"])
+    for state in (saved, best):
+        assert torch.equal(state[key], checkpoint["average"][f"module.{key}"])
+    (run / "weights.safetensors").unlink()  # as where the run is not finished
+    unfinished = load_run(run, device=torch.device("cpu"))
+    assert torch.equal(unfinished.model.state_dict()[key], saved[key])
+
+
+def test_stage_varies_images_in_its_own_way(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def remember(*arguments: Any, augment: Augment, **named: Any) -> TrainingSamples:
+        taken.append(augment)
+        return TrainingSamples(*arguments, augment=augment, **named)
+
+    monkeypatch.setattr("imptool.train.TrainingSamples", remember)
+    train_here("run", "augment.flip=0.25", "stages.full.augment={flip: 0.75, short_sides: [32]}")
+    assert [(one.flip, one.short_sides) for one in taken] == [(0.25, []), (0.75, [32])]
+
+
 def test_parts_of_a_batch_sum_up_to_its_gradient(converted: Path) -> None:
     """Without the losses of the detector, whose choice of proposals is drawn for a batch, and with a norm without memory."""
     plain = ("stages.full.model=semantic-fpn", "backbone.norm=group", "stages.full.iterations=1", "solver.batch=4")
@@ -173,6 +209,116 @@ def test_processes_take_every_position_of_the_stream_once() -> None:
     assert shares[1] == [26, 27, 34, 35, 42, 43]
     assert [len(Positions(3, 6, 8, rank, 4)) for rank in range(4)] == [6] * 4
     assert len({iteration_seed(0, iteration, rank) for iteration in range(50) for rank in range(4)}) == 200
+
+
+def test_images_of_rare_classes_have_larger_repeat_factors() -> None:
+    # Class 1 is in 8 of 16 images, 2 in 4, 3 in 1; with the threshold 1/4 only 3 is rare: sqrt((1/4) / (1/16)) = 2.
+    shown = [{1}] * 4 + [{1, 2}] * 3 + [{1, 2, 3}] + [set()] * 8
+    assert repeat_factors(shown, 0.25).tolist() == [1] * 7 + [2] + [1] * 8
+    # With the threshold 1: sqrt(2), sqrt(4) and sqrt(16), each image by its rarest class.
+    assert repeat_factors(shown, 1.0) == pytest.approx([2**0.5] * 4 + [2] * 3 + [4] + [1] * 8)
+    assert repeat_factors(shown, 0.0).tolist() == [1] * 16
+
+
+@given(repeats=st.lists(st.floats(1, 30), min_size=1, max_size=40), seed=st.integers(0, 99))
+def test_epoch_has_each_image_as_often_as_its_factor_says(repeats: list[float], seed: int) -> None:
+    order = draw_order(np.array(repeats), np.random.default_rng(seed))
+    assert len(order) == len(repeats)
+    expected = np.array(repeats) * len(repeats) / sum(repeats)
+    assert (abs(np.bincount(order, minlength=len(repeats)) - expected) < 1 + 1e-9).all()
+
+
+def test_epochs_together_have_each_image_in_proportion_to_its_factor() -> None:
+    orders = [draw_order(np.array([1.0, 1.0, 2.0]), np.random.default_rng(seed)) for seed in range(3000)]
+    assert np.bincount(np.concatenate(orders)) / 3000 == pytest.approx([3 / 4, 3 / 4, 3 / 2], abs=0.03)
+
+
+def test_copies_of_an_image_are_spread_over_the_epoch() -> None:
+    orders = [draw_order(np.array([7.0] + [1.0] * 7), np.random.default_rng(seed)) for seed in range(20)]
+    places = [np.flatnonzero(order == 0) for order in orders]
+    assert {len(place) for place in places} == {4}  # 8 * 7 / 14
+    assert sum(place[-1] - place[0] == 3 for place in places) < 6  # side by side in one epoch of 14
+
+
+def test_stream_without_a_threshold_is_a_seeded_permutation_an_epoch() -> None:
+    for seed in range(5):
+        permutation = np.random.default_rng(seed).permutation(50)
+        assert draw_order(np.ones(50), np.random.default_rng(seed)).tolist() == permutation.tolist()
+
+
+def test_stream_repeats_the_image_of_a_rare_class_at_the_same_positions_in_any_order(converted: Path) -> None:
+    """One of the four training images shows a hat: with the threshold 1 it comes 4/5 * 2 times an epoch, others 4/5 times."""
+    dataset = load_dataset("drawn.yaml")
+    document = read_instances(dataset, "train")
+    rows = [row for row in document["annotations"] if row["category_id"] == 1 or row["image_id"] == document["images"][2]["id"]]
+    document = {**document, "annotations": rows}
+
+    def stream(threshold: float) -> TrainingSamples:
+        size = Input(short_side=32, long_side=64)
+        return TrainingSamples(dataset, "train", document, size=size, augment=Augment(repeat_threshold=threshold), seed=1)
+
+    samples = stream(1.0)
+    assert samples.repeats.tolist() == [1, 1, 2, 1]
+    names = [samples[position].name for position in range(160)]
+    rare = samples.pairs[2][0].stem
+    assert 160 * 0.4 - 16 < names.count(rare) < 160 * 0.4 + 16
+    again = stream(1.0)
+    assert [again[position].name for position in reversed(range(160))] == names[::-1]
+    plain = stream(0.0)
+    assert all(len({plain[4 * epoch + place].name for place in range(4)}) == 4 for epoch in range(10))
+
+
+def pasting(share: float) -> TrainingSamples:
+    """The drawn training images at their own size."""
+    dataset = load_dataset("drawn.yaml")
+    augment = Augment(flip=0, copy_paste=share)
+    size = Input(short_side=72, long_side=96)
+    return TrainingSamples(dataset, "train", read_instances(dataset, "train"), size=size, augment=augment, seed=3)
+
+
+def test_share_of_the_samples_has_instances_of_another_image_and_the_rest_is_as_without(converted: Path) -> None:
+    plain, some, all_of_them = pasting(0), pasting(0.5), pasting(1)
+    changed = []
+    for position in range(120):
+        before, after, always = plain[position], some[position], all_of_them[position]
+        assert before.name == after.name == always.name
+        assert torch.equal(after.image, before.image) or torch.equal(after.image, always.image)
+        changed.append([not torch.equal(before.image, sample.image) for sample in (after, always)])
+    # Nothing is pasted where of coat and hat neither is chosen (1/4); pasting onto itself (1/4) shows no change.
+    shares = np.mean(changed, axis=0)
+    assert 0.15 < shares[0] < 0.42  # 9/32
+    assert 0.42 < shares[1] < 0.70  # 9/16
+    again = pasting(0.5)
+    assert all(torch.equal(again[position].image, some[position].image) for position in (100, 3, 50))
+
+
+def test_pasted_sample_shows_both_images_and_its_map_follows_its_colours(converted: Path) -> None:
+    samples = pasting(1)
+    counts = set()
+    for position in range(40):
+        sample = samples[position]
+        blue, red = sample.image[2] > 0.8, sample.image[0] > 0.8  # coat and hat
+        assert torch.equal(sample.target["semantic"], blue * 1 + red * 2)
+        masks, labels = sample.target["masks"], sample.target["labels"]
+        assert all((sample.target["semantic"][mask == 1] == label).all() for mask, label in zip(masks, labels, strict=True))
+        assert torch.equal(masks.sum(0) == 1, blue | red)
+        assert len(sample.target["boxes"]) == len(labels) == len(masks)
+        counts.add(len(labels))
+    assert max(counts) == 4
+
+
+def test_other_image_that_cannot_be_read_is_told_and_nothing_is_pasted(converted: Path) -> None:
+    samples, plain = pasting(1), pasting(0)
+    broken = samples.pairs[1][0]
+    broken.image.write_bytes(b"no image")
+    told = 0
+    for position in range(40):
+        sample, before = samples[position], plain[position]
+        if broken.stem in sample.problems and broken.stem not in before.problems:
+            told += 1
+            assert torch.equal(sample.image, before.image)
+            assert torch.equal(sample.target["masks"], before.target["masks"])
+    assert told > 3  # of 40, a quarter of those that are not its own
 
 
 def test_stage_that_nothing_starts_from_is_left_out() -> None:
@@ -342,8 +488,9 @@ def test_diverged_weights_are_no_model(converted: Path, imptool: Imptool) -> Non
     state = load_file(run / "weights.safetensors")
     state["semantic_head.predictor.bias"][0] = float("nan")
     with safe_open(run / "weights.safetensors", framework="pt") as file:
-        metadata = file.metadata()
-    save_file(state, run / "weights.safetensors", metadata=metadata)
+        about = json.loads(file.metadata()["imptool"])
+    del about["sha256"]  # of the weights before
+    save_file(state, run / "weights.safetensors", metadata={"imptool": json.dumps(about)})
     result = imptool("eval", "run")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert "weights that are no numbers (semantic_head.predictor.bias): its training has diverged" in result.stderr

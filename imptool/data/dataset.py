@@ -73,10 +73,14 @@ class Dataset:
     remap: Mapping[int, int]
     splits: Mapping[str, tuple[Item, ...]]
     generator: Generator | None = None
-    left_right: tuple[tuple[int, int], ...] = ()  # ids that change places in a mirror, such as left and right shoe
     notes: tuple[str, ...] = ()  # what a person should look at, though it is no error
     has_photographs: bool = True  # without any, label maps are converted by themselves
     max_pixels: int = MAX_PIXELS  # of a photograph or label map
+
+    @property
+    def left_right(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of ids that change places in a mirror."""
+        return self.labels.left_right or ()
 
     @cached_property
     def _id_of_source(self) -> IdTable:
@@ -289,11 +293,10 @@ def _described_dataset(described: DatasetFile, name: str, source: Path, root: Pa
         name,
         source,
         root,
-        labels,
+        replace(labels, left_right=_check_left_right(described.left_right, labels, source)),
         _made_up_ids(found, labels) | described.remap,
         make_splits(found, root, source, listed=described.splits, drawn=described.random_splits),
         described.generator,
-        _check_left_right(described.left_right, labels, source),
         tuple(_notes(described, found, source)),
         has_photographs,
         max_pixels,

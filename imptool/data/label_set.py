@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from imptool.files import Strict
+from imptool.files import InputError, Strict
 
 MAX_ID = 65535  # 16-bit PNGs
 
@@ -31,11 +31,14 @@ class LabelSet:
     """The classes of a dataset in the order of the semantic channels: background first if there is one.
 
     Things, in this order, are the detector's labels 1..K and the canvas's layers 0..K-1. Files carry `ids`.
+
+    left_right: pairs of ids that change places in a mirror, such as left and right shoe; None where a file does not say.
     """
 
     classes: tuple[ClassInfo, ...]
     background: int | None
     ignore: int
+    left_right: tuple[tuple[int, int], ...] | None = ()
 
     @property
     def ids(self) -> list[int]:
@@ -97,19 +100,38 @@ class LabelSet:
                 return f"{kinds[0]}, not {kinds[1]}"
         return "" if self.background == other.background else f"background {self.background}, not {other.background}"
 
+    def mirrored(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What every channel, and every label 0..K of the detector, is in a mirror: a left shoe is a right one.
+
+        Raises:
+            InputError: it is not known which classes change places.
+        """
+        if self.left_right is None:
+            raise InputError("--tta flip: these weights do not say which classes change places in a mirror: leave out flip")
+        channels = list(range(len(self.classes)))
+        for left, right in self.left_right:
+            one, other = self.ids.index(left), self.ids.index(right)
+            channels[one], channels[other] = other, one
+        return tuple(channels), (0, *(self.things.index(channels[channel]) + 1 for channel in self.things))
+
     def to_plain(self) -> dict[str, Any]:
         """Plain values for checkpoints and JSON; `from_plain` reads them back."""
         return {
             "classes": [info.model_dump() for info in self.classes],
             "background": self.background,
             "ignore": self.ignore,
+            "left_right": None if self.left_right is None else [list(pair) for pair in self.left_right],
         }
 
     @staticmethod
     def from_plain(value: Mapping[str, Any]) -> LabelSet:
-        return LabelSet(
-            tuple(ClassInfo.model_validate(info) for info in value["classes"]), value["background"], value["ignore"]
-        )
+        classes = tuple(ClassInfo.model_validate(info) for info in value["classes"])
+        pairs = value.get("left_right")  # weights of before test-time augmentation do not say
+        left_right = None if pairs is None else tuple((left, right) for left, right in pairs)
+        labels = LabelSet(classes, value["background"], value["ignore"], left_right)
+        if left_right:
+            labels.mirrored()  # ValueError where they are no classes
+        return labels
 
 
 class IdTable:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset as TorchDataset
 
-from imptool.data.augment import Target, View, draw_view, jitter, mirror
+from imptool.data.augment import Target, View, draw_view, jitter, mirror, paste_instances
 from imptool.data.coco import decode_masks
 from imptool.data.dataset import Dataset
 from imptool.data.export import file_name
@@ -29,7 +30,7 @@ class Sample:
     image: [3, H, W] float32, 0..1.
     target: torchvision's `boxes` [N, 4] xyxy, `labels` [N] 1..K, `masks` [N, H, W] uint8, and `semantic` [H, W] int64 channels;
         empty where no photograph at all could be read.
-    problems: photographs that could not be read, and why; this one stands in for them.
+    problems: photographs that could not be read, and why; this one stands in for them, or lacks what they would have given.
     """
 
     name: str
@@ -54,6 +55,7 @@ class TrainingSamples(TorchDataset[Sample]):
 
     Position p falls into epoch p // N; every epoch has its own seeded order, every position its own seeded variation. So a
     run resumes in the middle of an epoch by starting at a position, and does not depend on the number of workers.
+    With `augment.repeat_threshold`, images of rare classes come more often (`repeat_factors`, `draw_order`).
     """
 
     def __init__(
@@ -62,13 +64,16 @@ class TrainingSamples(TorchDataset[Sample]):
         items = {file_name(dataset, item): item for item in dataset.split(split)}
         things = {dataset.labels.ids[channel] for channel in dataset.labels.things}
         annotations: dict[int, list[dict[str, Any]]] = {}
+        shown: dict[int, set[int]] = {image["id"]: set() for image in document["images"]}
         for row in document["annotations"]:
+            shown[row["image_id"]].add(row["category_id"])
             if row["category_id"] in things and not row.get("iscrowd", 0):  # a crowd is no instance to learn
                 kept = {key: row[key] for key in ("category_id", "segmentation")}  # each worker comes to own a copy
                 annotations.setdefault(row["image_id"], []).append(kept)
         self.pairs: list[tuple[Item, list[dict[str, Any]]]] = [
             (items[image["file_name"]], annotations.get(image["id"], [])) for image in document["images"]
         ]
+        self.repeats = repeat_factors(list(shown.values()), augment.repeat_threshold)
         self.dataset, self.size, self.augment, self.seed = dataset, size, augment, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
@@ -79,16 +84,36 @@ class TrainingSamples(TorchDataset[Sample]):
         """The sample at a position; of photographs that cannot be read, the next one of the epoch takes the place."""
         epoch, place = divmod(position, len(self.pairs))
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.pairs))
+            self._epoch, self._order = epoch, draw_order(self.repeats, np.random.default_rng((self.seed, 0, epoch)))
         problems: dict[str, str] = {}
         for number in np.roll(self._order, -place):
             item, annotations = self.pairs[number]
             try:
                 image, target = self._read(item, annotations, np.random.default_rng((self.seed, 1, position)))
-                return Sample(item.stem, image, target, problems)
             except InputError as error:
                 problems[item.stem] = str(error)
+                continue
+            image, target = self._paste(image, target, np.random.default_rng((self.seed, 2, position)), problems)
+            return Sample(item.stem, image, target, problems)
         return Sample("", torch.empty(3, 0, 0), {}, problems)
+
+    def _paste(
+        self, image: torch.Tensor, target: Target, rng: np.random.Generator, problems: dict[str, str]
+    ) -> tuple[torch.Tensor, Target]:
+        """In a share of the samples, paste a random subset of the instances of another image of the epoch.
+
+        That one is mirrored, cropped and coloured by itself first, so what is pasted keeps the colours that it drew.
+        """
+        if rng.random() >= self.augment.copy_paste:
+            return image, target
+        item, annotations = self.pairs[rng.choice(self._order)]
+        try:
+            other_image, other_target = self._read(item, annotations, rng)
+        except InputError as error:
+            problems[item.stem] = str(error)
+            return image, target
+        chosen = torch.from_numpy(rng.random(len(other_target["labels"])) < 0.5)
+        return paste_instances(image, target, other_image, other_target, chosen)
 
     def _read(
         self, item: Item, annotations: Sequence[Mapping[str, Any]], rng: np.random.Generator
@@ -104,6 +129,39 @@ class TrainingSamples(TorchDataset[Sample]):
         target["semantic"] = torch.from_numpy(view.sample(labels.to_channels(ids)).astype(np.int64))
         tensor = jitter(image_tensor(view.cut(resize_image(image, view.size))), self.augment, rng)
         return mirror(tensor, target, labels, self.dataset.left_right) if mirrored else (tensor, target)
+
+
+def repeat_factors(shown: Sequence[Set[int]], threshold: float) -> np.ndarray:
+    """How much more often than others each image should come, so that rare classes are seen more.
+
+    A class in the share f of the images has the factor max(1, sqrt(threshold / f)), an image the largest of its classes'.
+
+    Args:
+        shown: the classes of each image, things and stuff.
+        threshold: 0..1; with 0 every factor is 1.
+    Returns:
+        [N] float64, at least 1.
+    Source:
+        Gupta, Dollar, Girshick, LVIS (2019), appendix B.2: repeat factor sampling.
+    """
+    images = Counter(name for classes in shown for name in classes)
+    factors = {name: max(1.0, (threshold * len(shown) / count) ** 0.5) for name, count in images.items()}
+    return np.array([max((factors[name] for name in classes), default=1.0) for classes in shown])
+
+
+def draw_order(repeats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The images of an epoch [N], N of them: image i comes about N * repeats[i] / sum(repeats) times, rounded up or down.
+
+    LVIS rounds each factor by chance, so an epoch there is longer than N and of varying length. Here it keeps its length, so
+    that a position gives its epoch; images without rare classes are left out of some epochs instead. Drawn by systematic
+    sampling: N equal steps along the summed factors of the shuffled images.
+    """
+    order = rng.permutation(len(repeats))
+    if (repeats == 1).all():
+        return order
+    ends = np.cumsum(repeats[order])
+    steps = (np.arange(len(order)) + rng.random()) * (ends[-1] / len(order))
+    return rng.permutation(order[np.searchsorted(ends[:-1], steps, side="right")])
 
 
 def instance_target(annotations: Sequence[Mapping[str, Any]], labels: LabelSet, view: View, *, size: tuple[int, int]) -> Target:

@@ -169,7 +169,8 @@ def _joined(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _hash_of_labels(dataset: Dataset, digests: Mapping[str, str]) -> str:
     """Tells classes, remap, and the labels of these photographs from any others."""
-    told = [dataset.labels.to_plain(), sorted(dataset.remap.items()), sorted(digests.items())]
+    labels = {key: value for key, value in dataset.labels.to_plain().items() if key != "left_right"}  # which nothing measures
+    told = [labels, sorted(dataset.remap.items()), sorted(digests.items())]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -34,7 +34,7 @@ from imptool.metrics.conventions import DEFINITIONS as CONVENTIONS
 from imptool.metrics.conventions import conventions
 
 SCHEMA = 2  # of metrics.json
-ABOUT = ("model", "weights", "recipe", "predictions", "remap", "resize", "missing_as_background")
+ABOUT = ("model", "weights", "tta", "recipe", "predictions", "remap", "resize", "missing_as_background")
 METRICS, PER_IMAGE, COUNTS = "metrics.json", "per_image.csv", "per_image.npz"
 RESAMPLED = ("AP", "AP50")  # which have intervals
 _DAMAGE = (  # what reading a file raises that was cut, edited or swapped
@@ -52,7 +52,7 @@ class Evaluation:
         dataset: the dataset's name; `source` is where its description lies.
         labels_hash: tells classes, photographs and label maps from any others; "" where no label map was read.
         instances_hash: the same of the instances that AP is measured against; "" where it is not.
-        about: what was measured: model, weights and recipe, or the path of the predictions.
+        about: what was measured: model, weights, recipe and test-time augmentation ("" for none), or the predictions' path.
         main: the predictor that is meant; the others stand beside it.
         images: the names of the photographs, sorted.
         measured: by predictor; the main one first.
@@ -76,6 +76,11 @@ class Evaluation:
     generator: dict[str, Any] | None = None
     failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def tta(self) -> str:
+        """The test-time augmentation that the figures are with, "" for none."""
+        return str(self.about.get("tta") or "")
 
     @property
     def instances(self) -> dict[int, int]:

@@ -184,6 +184,8 @@ def _conventions_sheet(result: Evaluation) -> Sheet:
 def _made(result: Evaluation) -> dict[str, str]:
     found = {"dataset": f"{result.dataset}, split {result.split}, hash {result.labels_hash or result.instances_hash}"}
     found |= {key: str(result.about[key]) for key in ("model", "weights", "predictions") if result.about.get(key)}
+    if result.tta:
+        found["test-time augmentation"] = result.tta
     counted: Measured | None = next(iter(result.measured.values()), None)
     if counted is not None and counted.cells.boundary_f:
         found["tolerance of the boundary F-score"] = _with_unit(counted.cells.boundary_f)

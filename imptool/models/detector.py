@@ -1,4 +1,4 @@
-"""The detector that all models share: torchvision's Mask R-CNN on a ResNet with FPN, built from a recipe's sizes."""
+"""The detector that all models share: torchvision's Mask R-CNN on a backbone with FPN, built from a recipe's sizes."""
 
 from __future__ import annotations
 
@@ -6,26 +6,19 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-from torchvision.ops.misc import FrozenBatchNorm2d
 from torchvision.ops.poolers import initLevelMapper
 
-from imptool.files import InputError
-from imptool.models.weights import backbone_tensors
+from imptool.models.backbone import build_backbone
 from imptool.recipe import Backbone, Detector, Input
 
-_NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(32, channels)}
 _FPN_LEVELS = (2, 3, 4, 5)  # that regions are pooled from: P2..P5, 1/4 .. 1/32 of the input
-_LEVELS = ("layer1", "layer2", "layer3", "layer4")
 _SMALLEST_SIDE = 0.01  # px; torchvision drops boxes with a smaller one
 
 Detections = list[dict[str, torch.Tensor]]
@@ -38,8 +31,11 @@ def build_detector(backbone: Backbone, detector: Detector, size: Input, *, num_t
     """
     channels = backbone.fpn_channels
     mask_channels = detector.mask_channels
+    pyramid = build_backbone(backbone)
     model = MaskRCNN(
-        build_backbone(backbone),
+        pyramid,
+        image_mean=pyramid.mean,
+        image_std=pyramid.std,
         min_size=size.short_side,
         max_size=size.long_side,
         rpn_anchor_generator=AnchorGenerator(tuple((side,) for side in detector.anchor_sizes), ((0.5, 1.0, 2.0),) * 5),
@@ -64,40 +60,6 @@ def build_detector(backbone: Backbone, detector: Detector, size: Input, *, num_t
         init_prediction_layer(layer)
     init_prediction_layer(model.roi_heads.mask_predictor.mask_fcn_logits)
     return model
-
-
-def build_backbone(backbone: Backbone) -> BackboneWithFPN:
-    """A ResNet with FPN levels P2..P6; the stem and first block are frozen with frozen BatchNorm, as in maskrcnn-benchmark."""
-    body = getattr(torchvision.models, backbone.name)(weights=None, norm_layer=_NORMS[backbone.norm])
-    load_backbone_weights(body, backbone)
-    if backbone.norm == "frozen":
-        for part in (body.conv1, body.bn1, body.layer1):
-            part.requires_grad_(False)
-    width = body.inplanes // 8
-    return BackboneWithFPN(
-        body,
-        return_layers={level: str(index) for index, level in enumerate(_LEVELS)},
-        in_channels_list=[width * 2**index for index in range(4)],
-        out_channels=backbone.fpn_channels,
-        extra_blocks=LastLevelMaxPool(),
-    )
-
-
-def load_backbone_weights(body: nn.Module, backbone: Backbone) -> None:
-    """Load weights by torchvision's name (downloaded once), from a local file, or none."""
-    name = backbone.weights
-    if name == "none":
-        return
-    state = backbone_tensors(backbone.name, name)
-    try:
-        missing, unexpected = body.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise InputError(f"backbone.weights: {name} holds weights of another network than {backbone.name}") from error
-    missing = [key for key in missing if not key.startswith("fc.") and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        wrong = f"lacks {missing[0]}" if missing else f"has an extra {unexpected[0]}"
-        raise InputError(f"backbone.weights: {name} does not fit {backbone.name} with norm {backbone.norm}: it {wrong}")
 
 
 def init_prediction_layer(layer: nn.Linear | nn.Conv2d) -> None:
@@ -141,12 +103,24 @@ def detect(
         for found, all_scores in zip(detections, again.split([len(boxes) for boxes in chosen]), strict=True):
             found["scores"] = all_scores.gather(1, found["labels"][:, None])[:, 0]
     found_boxes = [found["boxes"] for found in detections]
-    masks = roi_heads.mask_predictor(roi_heads.mask_head(roi_heads.mask_roi_pool(features, found_boxes, image_sizes)))
-    labels = torch.cat([found["labels"] for found in detections])
-    own = masks[torch.arange(len(masks), device=masks.device), labels].sigmoid()
-    for found, probabilities in zip(detections, own[:, None].split([len(boxes) for boxes in found_boxes]), strict=True):
+    masks = masks_in_boxes(roi_heads, features, found_boxes, [found["labels"] for found in detections], image_sizes)
+    for found, probabilities in zip(detections, masks, strict=True):
         found["masks"] = probabilities
     return detections
+
+
+def masks_in_boxes(
+    roi_heads: RoIHeads,
+    features: dict[str, torch.Tensor],
+    boxes: Sequence[torch.Tensor],
+    labels: Sequence[torch.Tensor],
+    image_sizes: Sequence[tuple[int, int]],
+) -> tuple[torch.Tensor, ...]:
+    """Mask probabilities [N, 1, 28, 28] of the boxes [N, 4] of each image, each of its own label [N]."""
+    masks = roi_heads.mask_predictor(roi_heads.mask_head(roi_heads.mask_roi_pool(features, boxes, image_sizes)))
+    own = masks[torch.arange(len(masks), device=masks.device), torch.cat(list(labels))].sigmoid()
+    split: tuple[torch.Tensor, ...] = own[:, None].split([len(each) for each in boxes])
+    return split
 
 
 def _classify(

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from imptool import distributed
-from imptool.data.images import fit_image
 from imptool.data.prediction import Prediction
+from imptool.data.tta import PLAIN, Tta
 from imptool.files import InputError
+from imptool.models.backbone import fold_frozen_norms
 from imptool.models.parser import Parser
+from imptool.models.views import infer_views
 from imptool.recipe import Input
 
 
@@ -35,40 +37,54 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_compute(model: Parser, device: torch.device, precision: Literal["float32", "bfloat16"] | None = None) -> None:
-    """Let a model compute in `precision`; None is bfloat16 on CUDA, else what it was trained in."""
+    """Make a model ready for many images: without frozen norms, and in `precision`.
+
+    None is bfloat16 on CUDA, else float32: few CPUs are faster in another. The model can no longer be trained or saved.
+    """
+    fold_frozen_norms(model.detector.backbone.body)
     cuda = device.type == "cuda"
-    chosen = precision or ("bfloat16" if cuda else model.compute.precision)
+    chosen = precision or ("bfloat16" if cuda else "float32")
     model.use(model.compute.model_copy(update={"precision": chosen, "channels_last": cuda or model.compute.channels_last}))
 
 
-def parse_image(model: Parser, image: np.ndarray, size: Input, *, device: torch.device) -> Prediction:
+def parse_image(
+    model: Parser,
+    image: np.ndarray,
+    size: Input,
+    *,
+    device: torch.device,
+    tta: Tta = PLAIN,
+) -> Prediction:
     """Parse a photograph [H, W, 3] uint8 RGB with a model in eval mode; the logits are resized bilinearly to its resolution."""
-    resized = fit_image(image, short_side=size.short_side, long_side=size.long_side)
-    return parse_resized(model, [resized], [(image.shape[0], image.shape[1])], device=device)[0]
+    views, full = tta.resize(image, size), (image.shape[0], image.shape[1])
+    return parse_resized(model, [views], [full], device=device, tta=tta)[0]
 
 
 def parse_resized(
     model: Parser,
-    resized: Sequence[np.ndarray],
+    resized: Sequence[Sequence[np.ndarray]],
     sizes: Sequence[tuple[int, int]],
     *,
     device: torch.device,
+    tta: Tta = PLAIN,
     probabilities: bool = False,
 ) -> list[Prediction]:
     """Parse photographs that are resized already, together.
 
     Args:
-        resized: [h, w, 3] uint8 RGB each, all of one size, as `fit_image` gives them.
+        resized: the views [h, w, 3] uint8 RGB of each photograph, as `Tta.resize` gives them, of the same sizes for all.
         sizes: (height, width) of each photograph, which the results have.
+        tta: what the views are; a single one is parsed as it is.
         probabilities: also give those of every class at every pixel.
     """
-    found, logits, canvas = model.infer([_to_device(image, device) for image in resized])
+    scaled = [[_to_device(image, device) for image in images] for images in zip(*resized, strict=True)]
+    found, logits, canvas = model.infer(scaled[0]) if tta.passes == 1 else infer_views(model, scaled, tta)
     return [
         _prediction(
             found[place],
             None if logits is None else logits[place].float(),
             None if canvas is None else canvas[place],
-            (resized[place].shape[0], resized[place].shape[1]),
+            (resized[place][-1].shape[0], resized[place][-1].shape[1]),
             size,
             probabilities,
         )

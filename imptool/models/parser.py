@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.image_list import ImageList
 
-from imptool.models.detector import Detections, detect
+from imptool.models.detector import Detections, detect, masks_in_boxes
 from imptool.projection import InstanceMaskProjection
 from imptool.recipe import Compute, Projection
 
@@ -117,12 +117,21 @@ class Parser(nn.Module):
         Raises:
             ValueError: the images have several sizes.
         """
+        return self.decode(*self.encode(images))
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[torch.Tensor]) -> tuple[ImageList, Features]:
+        """The padded batch and its FPN levels: the first half of `infer`."""
         sizes = {tuple(image.shape) for image in images}
         if len(sizes) != 1:
             raise ValueError(f"images that are parsed together must have one size, got {sorted(sizes)}")
         batch = self._batch(images)
-        features = self._features(batch)
-        detections = [_nothing(features["0"]) for _ in images]
+        return batch, self._features(batch)
+
+    @torch.no_grad()
+    def decode(self, batch: ImageList, features: Features) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
+        """What is found from FPN levels: the second half of `infer`."""
+        detections = [_nothing(features["0"]) for _ in batch.image_sizes]
         if self.detects:
             levels = _float32(features)
             proposals, _ = self.detector.rpn(batch, levels)
@@ -132,6 +141,13 @@ class Parser(nn.Module):
         canvas = self.project(detections, features["0"]) if self.projection else None
         height, width = batch.image_sizes[0]
         return detections, self._logits(features, canvas)[..., :height, :width], canvas
+
+    @torch.no_grad()
+    def masks(
+        self, batch: ImageList, features: Features, boxes: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        """Mask probabilities [N, 1, 28, 28] of given boxes [N, 4] and labels [N] in each image of `encode`."""
+        return masks_in_boxes(self.detector.roi_heads, _float32(features), boxes, labels, batch.image_sizes)
 
     def _batch(self, images: Sequence[torch.Tensor]) -> ImageList:
         """Normalize and pad to multiples of 32, right and below. Not resized: they have the size that the recipe wants."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from imptool.data.label_set import LabelSet
-from imptool.files import InputError
+from imptool.files import InputError, find_shipped_weights
 from imptool.models.semantic_heads import WIDTH
-from imptool.models.weights import State, download, read_tensors
+from imptool.models.weights import State, download, read_safetensors, read_tensors
 from imptool.recipe import COCO
 
 
@@ -166,10 +164,11 @@ def _plain(name: str) -> str:
 
 
 def read_start(source: str, *, backbone: str) -> Weights:
-    """The weights that a stage starts from: torchvision's COCO weights by name, or a local file.
+    """The weights that a stage starts from: torchvision's COCO weights or imptool's own by name, or a local file.
 
     Args:
-        source: COCO_V1, or a .pth, .pt or .safetensors file: imptool's own, torchvision's Mask R-CNN or its like.
+        source: COCO_V1, a name such as ccp-lite, or a .pth, .pt or .safetensors file: imptool's own, torchvision's Mask R-CNN
+            or its like.
     Raises:
         InputError: there is no such file, it cannot be downloaded, or holds something else.
     """
@@ -178,20 +177,18 @@ def read_start(source: str, *, backbone: str) -> Weights:
             raise InputError(f"stages: from: {COCO}: torchvision has it for resnet50, not for {backbone}: name a local file")
         state = download(MaskRCNN_ResNet50_FPN_Weights[COCO], source)
         return _of_torchvision(state, source)
-    path = Path(source)
-    own = _read_own(path)
+    path = find_shipped_weights(source) or Path(source)
+    own = _read_own(path, source)
     return own if own is not None else _of_torchvision(read_tensors(path, setting="stages: from"), source)
 
 
-def _read_own(path: Path) -> Weights | None:
+def _read_own(path: Path, source: str) -> Weights | None:
     """Weights that imptool has written; None for any other file."""
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["imptool"])
-            labels = LabelSet.from_plain(about["labels"])
-            return Weights.of_run({key: file.get_tensor(key) for key in file.keys()}, labels, source=str(path))  # noqa: SIM118
+        state, about = read_safetensors(path)
+        return Weights.of_run(state, LabelSet.from_plain(about["labels"]), source=source)
     except Exception:  # of another program, or damaged: whoever reads it next says so
         return None
 

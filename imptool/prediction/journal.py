@@ -155,7 +155,7 @@ class Journal:
             return False
         if header != json.loads(_line(self.header)):
             raise InputError(
-                f"{self.out} holds results of other weights or another precision: add --force to replace them, "
+                f"{self.out} holds results of other weights, or of another precision or --tta: add --force to replace them, "
                 "or choose another --out"
             )
         return True

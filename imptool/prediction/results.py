@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from imptool.data.components import Instances, find_components, mask_in_box
-from imptool.data.images import fit_image, read_image, resize_image, write_label_map
+from imptool.data.images import read_image, resize_image, write_label_map
 from imptool.data.label_set import LabelSet
 from imptool.data.prediction import Prediction, coco_results
+from imptool.data.tta import Tta
 from imptool.files import InputError, whole_file
 from imptool.prediction.journal import Record
 from imptool.prediction.photographs import Photograph
@@ -38,21 +39,20 @@ _VIEW_SIDE, _PAGE_SIDE, _THUMBNAIL_SIDE = 2048, 1280, 360  # px of the long side
 class Loaded:
     """What is kept of a photograph until it is parsed; the writer reads it again, as a large one takes much memory.
 
-    size: (height, width) of the photograph. network: [h, w, 3] uint8, as the network takes it. source: `source_of` it, before
-    it was read.
+    size: (height, width) of the photograph. network: [h, w, 3] uint8 at every scale, as the network takes them. source:
+    `source_of` it, before it was read.
     """
 
     size: tuple[int, int]
-    network: np.ndarray
+    network: list[np.ndarray]
     source: list[int]
 
 
-def load(photograph: Photograph, size: Input, max_pixels: int) -> Loaded:
+def load(photograph: Photograph, size: Input, max_pixels: int, tta: Tta) -> Loaded:
     """Read a photograph; InputError when it is broken."""
     source = source_of(photograph) if photograph.path.is_file() else []
     image = read_image(photograph.path, max_pixels=max_pixels)
-    network = fit_image(image, short_side=size.short_side, long_side=size.long_side)
-    return Loaded((image.shape[0], image.shape[1]), network, source)
+    return Loaded((image.shape[0], image.shape[1]), tta.resize(image, size), source)
 
 
 def write_results(

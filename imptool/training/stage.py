@@ -9,12 +9,13 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from rich.console import Console
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from imptool import distributed
 from imptool.checkpoint import (
@@ -35,7 +36,7 @@ from imptool.recipe import Recipe, Stage
 from imptool.report.progress import ProgressBar, say
 from imptool.training.batches import load_batches
 from imptool.training.log import EVERY, StageLog, short_form
-from imptool.training.solver import base_rate, build_optimizer, learning_rate
+from imptool.training.solver import base_rate, build_optimizer, learning_rate, moving_average, set_rate
 
 
 class Interrupted(Exception):
@@ -47,6 +48,7 @@ class StageJob:
     """A stage that is being trained.
 
     stop: signals that have come. unreadable: photograph -> problem. best: the best mIOU on the val split so far, and where.
+    average: the moving average of the weights, where the solver has one: it is what is measured and saved.
     """
 
     run: Path
@@ -63,6 +65,12 @@ class StageJob:
     stop: list[int]
     unreadable: dict[str, str]
     best: dict[str, float] = field(default_factory=dict)
+    average: AveragedModel | None = None
+
+    @property
+    def trained(self) -> Parser:
+        """The model that is measured and saved."""
+        return self.model if self.average is None else cast(Parser, self.average.module)
 
     @property
     def model_name(self) -> str:
@@ -78,6 +86,8 @@ class StageJob:
         solver, start, total = self.recipe.solver, 0, self.stage.iterations
         rate = base_rate(solver, self.stage)
         optimizer = build_optimizer(self.model, solver, lr=rate)
+        if solver.ema is not None:
+            self.average = moving_average(self.model, solver.ema)
         if checkpoint is not None:
             start = self._restore(checkpoint, optimizer)
         if self.recipe.compute.compile:
@@ -92,12 +102,14 @@ class StageJob:
                 raise Interrupted(f"stopped at iteration {start} of stage {self.name}; its checkpoint is kept")
             for iteration, parts in enumerate(batches, start=start + 1):
                 self._take_problems(parts)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(iteration, rate, solver, self.stage.steps)
+                current = learning_rate(iteration, rate, solver, self.stage)
+                set_rate(optimizer, current)
                 values = self._step(network, iteration, parts, optimizer)
+                if self.average is not None:
+                    self.average.update_parameters(self.model)
                 log.add(values, images=sum(len(part) for part in parts))
                 if iteration % EVERY == 0 or iteration == total:
-                    note = short_form(log.write_means(iteration, {"lr": optimizer.param_groups[0]["lr"]}))
+                    note = short_form(log.write_means(iteration, {"lr": current}))
                 bar.update(iteration, note)
                 stopped, due = distributed.any_of(bool(self.stop)), self._is_due(iteration)
                 if stopped or due or iteration % self.recipe.checkpoint_every == 0 or iteration == total:
@@ -210,7 +222,7 @@ class StageJob:
         if better:
             self.best = {"miou": miou, "iteration": float(iteration)}
             if distributed.is_main():
-                save_weights(self.run / BEST, self.model, self.model_name, self.recipe, self.dataset.labels)
+                save_weights(self.run / BEST, self.trained, self.model_name, self.recipe, self.dataset.labels)
         return True
 
     def _val_miou(self) -> float | None:
@@ -218,17 +230,17 @@ class StageJob:
         labels, items = self.dataset.labels, distributed.own_share(self.dataset.split(self.recipe.val_split))
         total = np.zeros((len(labels.classes),) * 2, np.int64)
         distributed.share_buffers(self.model)
-        self.model.eval()
+        model = self.trained.eval()
         for item, pair, problem in read_ahead(partial(read_pair, self.dataset), items, workers=max(self.workers, 1)):
             if self.stop:
                 break
             if pair is None:
                 self.unreadable[item.stem] = problem
                 continue
-            predicted = parse_image(self.model, pair[0], self.recipe.input, device=self.device).channels
+            predicted = parse_image(model, pair[0], self.recipe.input, device=self.device).channels
             assert predicted is not None  # there is a semantic head
             total += confusion_matrix(predicted, pair[1], num_classes=len(labels.classes), ignore=labels.ignore_channel)
-        self.model.train()
+        model.train()
         if distributed.any_of(bool(self.stop)):
             return None
         return float(summarize(tally(distributed.sum_of(total)), foreground=labels.foreground, things=labels.things)["miou"])
@@ -236,6 +248,8 @@ class StageJob:
     def _restore(self, checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
         load_state(self.model, checkpoint.pop("model"), source=self.run)
         load_optimizer(optimizer, checkpoint.pop("optimizer"), source=self.run)  # popped, as they are as large as the model
+        if self.average is not None:
+            load_state(self.average, checkpoint.pop("average"), source=self.run)
         self.best = checkpoint["best"]
         return int(checkpoint["iteration"])
 
@@ -251,6 +265,7 @@ class StageJob:
                 model=self.model,
                 name=self.model_name,
                 optimizer=optimizer,
+                average=self.average,
                 recipe=self.recipe,
                 labels=self.dataset.labels,
                 unreadable=self.unreadable,

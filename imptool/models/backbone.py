@@ -1,0 +1,230 @@
+"""Backbones with a feature pyramid (FPN): torchvision's ResNets, EfficientNet-Lite, and timm's networks with four levels."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from imptool.files import InputError, nearest
+from imptool.models.weights import State, lite_tensors, read_tensors, torchvision_tensors
+from imptool.recipe import IMAGENET, Backbone, is_weights_file
+
+_FROZEN_NORMS = {"FrozenBatchNorm2d", "FrozenBatchNormAct2d"}  # torchvision's and timm's
+_STRIDES = [4, 8, 16, 32]  # of the levels that the FPN is built on: C2..C5
+_NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(32, channels)}
+_LEVELS = ("layer1", "layer2", "layer3", "layer4")
+_LITE = ([127 / 255] * 3, [128 / 255] * 3)  # its own normalisation, as in TensorFlow's EfficientNet-Lite
+_PROBE = 64  # px, side of the image that a network's levels are looked at with
+
+
+class PyramidBackbone(nn.Module):
+    """A network and the FPN on its four levels.
+
+    Args:
+        body: images [B, 3, H, W] -> {"0": [B, C2, H/4, W/4], ..., "3": [B, C5, H/32, W/32]}.
+        channels: C2..C5 of the body's levels.
+        mean, std: that images of 0..1 are normalised with, as the body's weights want it.
+    """
+
+    def __init__(
+        self, body: nn.Module, channels: list[int], backbone: Backbone, *, mean: list[float], std: list[float]
+    ) -> None:
+        super().__init__()
+        self.body, self.mean, self.std = body, mean, std
+        # With gradient, bfloat16 makes these three times slower on the CPU, where it makes all others faster.
+        self.depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in body.modules())
+        self.out_channels = backbone.fpn_channels
+        norm = _NORMS["group"] if backbone.fpn_norm == "group" else None
+        self.fpn = FeaturePyramidNetwork(channels, self.out_channels, LastLevelMaxPool(), norm_layer=norm)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images [B, 3, H, W] -> P2..P6 as "0".."3" and "pool", `out_channels` each."""
+        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not self.depthwise):
+            levels = self.body(images)
+        return self.fpn(levels)
+
+
+class TimmBody(nn.Module):
+    """A network of timm's whose levels have the names that torchvision's FPN wants."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """[B, 3, H, W] -> "0".."3" at 1/4, 1/8, 1/16, 1/32."""
+        return OrderedDict((str(place), level) for place, level in enumerate(self.network(images)))
+
+
+def build_backbone(backbone: Backbone) -> PyramidBackbone:
+    """The recipe's backbone with FPN levels P2..P6.
+
+    With norm `frozen`, BatchNorm keeps statistics and scale of its weights, and stem and first level (all that C2 is made of)
+    do not train, as in maskrcnn-benchmark.
+
+    Raises:
+        InputError: no such network, one without levels at 1/4..1/32, or weights that are missing or of another network.
+    """
+    if backbone.name.startswith(("timm/", "efficientnet_lite")):
+        return _build_timm(backbone)
+    body = getattr(torchvision.models, backbone.name)(weights=None, norm_layer=_NORMS[backbone.norm])
+    load_backbone_weights(body, backbone)
+    if backbone.norm == "frozen":
+        for part in (body.conv1, body.bn1, body.layer1):
+            part.requires_grad_(False)
+    channels = [body.inplanes // 8 * 2**place for place in range(4)]
+    levels = IntermediateLayerGetter(body, {level: str(place) for place, level in enumerate(_LEVELS)})
+    return PyramidBackbone(levels, channels, backbone, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+
+
+def load_backbone_weights(body: nn.Module, backbone: Backbone) -> None:
+    """Load a ResNet's weights by torchvision's name (downloaded once), from a local file, or none."""
+    name = backbone.weights
+    if name == "none":
+        return
+    if is_weights_file(name):
+        state = read_tensors(name, setting="backbone.weights")
+    else:
+        state = torchvision_tensors(backbone.name, "IMAGENET1K_V1" if name == IMAGENET else name)
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    try:
+        missing, unexpected = body.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise InputError(f"backbone.weights: {name} holds weights of another network than {backbone.name}") from error
+    missing = [key for key in missing if not key.startswith("fc.") and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        wrong = f"lacks {missing[0]}" if missing else f"has an extra {unexpected[0]}"
+        raise InputError(f"backbone.weights: {name} does not fit {backbone.name} with norm {backbone.norm}: it {wrong}")
+
+
+def _build_timm(backbone: Backbone) -> PyramidBackbone:
+    """A network of timm's (EfficientNet-Lite is one, too), cut into its levels."""
+    from timm.layers import freeze_batch_norm_2d  # timm takes a second to import, which no ResNet needs
+
+    lite = backbone.name.startswith("efficientnet_lite")
+    network = _create_timm(backbone, "tf_" + backbone.name if lite else backbone.name.removeprefix("timm/"))
+    if backbone.norm == "frozen":
+        network = freeze_batch_norm_2d(network)
+    body, info = TimmBody(network), network.feature_info
+    if info.reduction() != _STRIDES:
+        raise InputError(
+            f"backbone.name: {backbone.name} has levels at strides {info.reduction()}, and the FPN wants {_STRIDES}"
+        )
+    first = _look_at_levels(body, info.channels(), backbone.name)
+    if backbone.norm == "frozen":
+        for parameter in first:
+            parameter.requires_grad_(False)
+    mean, std = _LITE if lite else (list(network.default_cfg["mean"]), list(network.default_cfg["std"]))
+    return PyramidBackbone(body, info.channels(), backbone, mean=mean, std=std)
+
+
+def _create_timm(backbone: Backbone, name: str) -> Any:
+    """timm's network with the weights that the recipe names: timm's own, a local file's, a package's, or none."""
+    import timm
+    from huggingface_hub.errors import HfHubHTTPError
+
+    weights, state = backbone.weights, None
+    known = timm.list_models()
+    if name.split(".")[0] not in known:
+        raise InputError(f"backbone.name: timm has no network '{name}'{nearest(name.split('.')[0], known)}")
+    if weights not in ("none", IMAGENET) and not is_weights_file(weights):
+        raise InputError(f"backbone.weights: '{weights}' is neither {IMAGENET}, a file (.pth, .safetensors) nor none")
+    if weights == IMAGENET and backbone.name.startswith("efficientnet_lite"):
+        state = _in_timm_order(lite_tensors(backbone.name), timm.create_model(name))
+    elif is_weights_file(weights):
+        state = read_tensors(weights, setting="backbone.weights")
+    overlay = {"state_dict": state} if state is not None else None
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # the classifier is left out, which is meant
+    try:
+        network = timm.create_model(
+            name, pretrained=weights != "none", pretrained_cfg_overlay=overlay, features_only=True, out_indices=(-4, -3, -2, -1)
+        )
+    except (OSError, HfHubHTTPError) as error:
+        raise InputError(
+            f"{backbone.name}: its weights could not be downloaded ({' '.join(str(error).split())[:120]}): name a local file "
+            "(-o backbone.weights=FILE), or -o backbone.weights=none -o backbone.norm=batch to train from scratch"
+        ) from error
+    except (RuntimeError, ValueError, AssertionError, TypeError, KeyError) as error:
+        what = f"{weights} does not fit" if state is not None else "timm cannot build it with four levels"
+        raise InputError(f"backbone: {backbone.name}: {what}: {' '.join(str(error).split())[:200]}") from error
+    if state is not None:
+        _check_taken(network, state, backbone)
+    return network
+
+
+def _check_taken(network: nn.Module, state: State, backbone: Backbone) -> None:
+    """InputError unless all of a network comes from a file: timm takes what fits, renames it, and leaves the rest as drawn."""
+
+    def mark(tensor: torch.Tensor) -> tuple[int, float, float]:
+        values = tensor.float().flatten()
+        return (len(values), float(values[0]), float(values[-1]))
+
+    marks = {mark(tensor) for tensor in state.values() if tensor.numel()}
+    for key, parameter in network.named_parameters():
+        if mark(parameter.detach()) not in marks:
+            raise InputError(f"backbone.weights: {backbone.weights} does not fit {backbone.name}: it lacks {key}")
+
+
+def _in_timm_order(state: State, network: nn.Module) -> State:
+    """EfficientNet-Lite's tensors under timm's names: both list the same tensors in the same order."""
+    return dict(zip(network.state_dict(), state.values(), strict=True))
+
+
+def _look_at_levels(body: TimmBody, channels: list[int], name: str) -> list[nn.Parameter]:
+    """The parameters that the first level (1/4) is made of; InputError where the levels are not what the FPN is built on."""
+    body.eval()
+    wanted = [(1, width, _PROBE // stride, _PROBE // stride) for width, stride in zip(channels, _STRIDES, strict=True)]
+    try:
+        levels = list(body(torch.zeros(1, 3, _PROBE, _PROBE)).values())
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"backbone.name: {name} does not take images of any size: {' '.join(str(error).split())}") from error
+    found = [tuple(level.shape) for level in levels]
+    if found != wanted:
+        raise InputError(f"backbone.name: {name} gives levels {found} for an image of {_PROBE} px, not {wanted}")
+    trained = [parameter for parameter in body.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(levels[0].sum(), trained, allow_unused=True)
+    body.train()
+    return [parameter for parameter, gradient in zip(trained, gradients, strict=True) if gradient is not None]
+
+
+def fold_frozen_norms(body: nn.Module) -> None:
+    """Put the scale and shift of every frozen BatchNorm into the convolution before it, in place: inference without them.
+
+    Results are the same but for rounding. On two CPU cores a third of EfficientNet-Lite's time goes. Norms whose input is
+    not the output of one convolution alone stay.
+    """
+    made_by: dict[int, nn.Conv2d] = {}
+    pairs: dict[str, nn.Conv2d] = {}
+    kept: list[torch.Tensor] = []  # so that no two outputs have one id
+
+    def remember(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        kept.append(output)
+        if isinstance(module, nn.Conv2d):
+            made_by[id(output)] = module
+        elif id(inputs[0]) in made_by:
+            pairs[names[module]] = made_by[id(inputs[0])]
+
+    names = {module: name for name, module in body.named_modules()}
+    watched = [module for module in names if isinstance(module, nn.Conv2d) or type(module).__name__ in _FROZEN_NORMS]
+    hooks = [module.register_forward_hook(remember) for module in watched]
+    first = next(body.parameters())
+    with torch.no_grad():
+        body(first.new_zeros(1, 3, _PROBE, _PROBE))
+    for hook in hooks:
+        hook.remove()
+    for name, conv in pairs.items():
+        norm: Any = body.get_submodule(name)
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        conv.weight = nn.Parameter(conv.weight.detach() * scale[:, None, None, None], requires_grad=False)
+        conv.bias = nn.Parameter(shift if conv.bias is None else shift + conv.bias.detach() * scale, requires_grad=False)
+        body.set_submodule(name, getattr(norm, "act", nn.Identity()))
