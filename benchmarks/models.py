@@ -5,7 +5,10 @@ a busy machine slows all alike; medians of the rounds are printed, and ratios as
 has learned anything, so the score threshold is set to where `detections` x 5 candidates of the first photograph pass it:
 every image has as many detections as the recipe allows, which is the dearest case for what projects them.
 
-`torchvision` is its own Mask R-CNN of the same sizes in the plain loop of its reference scripts.
+With --detections (of `detections.py`) those of a trained model are projected in their place, as many of them.
+
+`torchvision` is its own Mask R-CNN of the same sizes in the plain loop of its reference scripts. The shares of the parts are
+measured in rounds of their own, as waiting for the GPU after each part takes time.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torchvision
+from detections import Found, Replay, describe, read
 from rich.console import Console
 from torchvision.models.detection import MaskRCNN
 
@@ -43,19 +48,29 @@ from imptool.recipe import Recipe, load_recipe
 from imptool.training.solver import build_optimizer
 
 PEER = "torchvision"
-DETACHED = " (detach)"
+DETACHED, BFLOAT16 = " (detach)", " (bfloat16)"
 RESULTS = Path(__file__).parent / "results"
 Batch = tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]
 Step = Callable[[Batch], None]
+
+
+@dataclass
+class Parts:
+    """Seconds in the forward of each part of a model, counted while `watched`."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    watched: bool = False
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
-    parser.add_argument("--recipe", default="vcp_r50" if cuda else "ccp_small", help="sizes of network, photographs and batch")
+    parser.add_argument("--recipe", default="vcp_r50" if cuda else "ccp_lite", help="sizes of network, photographs and batch")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="as of imptool train")
     parser.add_argument("--models", nargs="+", default=[], help="all of them, when none are named")
+    parser.add_argument("--bfloat16", action="store_true", help="our models once more in bfloat16 and channels_last")
+    parser.add_argument("--detections", type=Path, metavar="FILE", help="of detections.py: what is projected")
     parser.add_argument("--only", choices=["training", "inference"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
@@ -66,6 +81,10 @@ def main() -> None:
         *MODELS,
         *(name + DETACHED for name in MODELS if name.startswith("panoptic") and name.endswith("imp")),
     ]
+    if arguments.bfloat16:
+        names += [name + BFLOAT16 for name in names if name != PEER]
+    found = read(arguments.detections)[0] if arguments.detections else []
+    about = describe(arguments.detections) if arguments.detections else "as many as the recipe allows, of an untrained detector"
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         overrides = ["backbone.weights=none", "backbone.norm=batch", *arguments.override]
         recipe = load_recipe(arguments.recipe, overrides)
@@ -79,12 +98,17 @@ def main() -> None:
             for place in range(2)
         ]
         data_ms = (time.perf_counter() - began) / (2 * recipe.solver.batch) * 1000
-    figures: dict[str, Any] = {"machine": machine(device), "recipe": recipe.to_plain(), "data_ms_per_image": data_ms}
+    figures: dict[str, Any] = {
+        "machine": machine(device),
+        "recipe": recipe.to_plain(),
+        "detections": about,
+        "data_ms_per_image": data_ms,
+    }
     if arguments.only != "inference":
-        figures["training"] = training(names, recipe, dataset, batches, device, arguments.rounds)
+        figures["training"] = training(names, recipe, dataset, batches, found, device, arguments.rounds)
     if arguments.only != "training":
         names = [name for name in names if DETACHED not in name]
-        figures["inference"] = inference(names, recipe, dataset, batches, device, arguments.rounds)
+        figures["inference"] = inference(names, recipe, dataset, batches, found, device, arguments.rounds)
     report(figures, recipe)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -115,23 +139,32 @@ def to_device(samples: list[Sample], device: torch.device) -> Batch:
     return images, [{name: value.to(device) for name, value in sample.target.items()} for sample in samples]
 
 
-def build(name: str, recipe: Recipe, dataset: Dataset, batch: Batch, device: torch.device) -> torch.nn.Module:
-    """A model by its name, or the peer, with the score threshold of the docstring above."""
+def build(
+    name: str, recipe: Recipe, dataset: Dataset, batch: Batch, found: list[Found], device: torch.device
+) -> torch.nn.Module:
+    """A model by its name, or the peer, with the score threshold of the docstring above, or with given detections."""
     torch.manual_seed(0)
-    if name.endswith(DETACHED):
-        name = name.removesuffix(DETACHED)
-        recipe = recipe.model_copy(update={"projection": recipe.projection.model_copy(update={"detach": True})})
-    else:
-        recipe = recipe.model_copy(update={"projection": recipe.projection.model_copy(update={"detach": False})})
+    changed: dict[str, Any] = {"projection": recipe.projection.model_copy(update={"detach": DETACHED in name})}
+    if BFLOAT16 in name:
+        changed["compute"] = recipe.compute.model_copy(update={"precision": "bfloat16", "channels_last": True})
+    recipe, name = recipe.model_copy(update=changed), name.replace(DETACHED, "").replace(BFLOAT16, "")
+    things = len(dataset.labels.things)
     if name == PEER:
-        model = build_detector(recipe.backbone, recipe.detector, recipe.input, num_things=len(dataset.labels.things))
+        model = build_detector(recipe.backbone, recipe.detector, recipe.input, num_things=things)
         detector = model
     else:
         model = build_model(name, recipe, dataset.labels, pretrained=False)
         detector = model.detector
     model = model.to(device)
-    if detector.roi_heads is not None:
-        detector.roi_heads.score_thresh = usual_threshold(detector, batch, recipe.detector.detections)
+    if detector.roi_heads is None:
+        return model
+    counts = [len(one["scores"]) for one in found]
+    most = max(counts) if counts else recipe.detector.detections
+    detector.roi_heads.score_thresh = usual_threshold(detector, batch, most)
+    if counts and name == PEER:
+        detector.roi_heads.detections_per_img = round(statistics.mean(counts))
+    elif counts:
+        model._detections = Replay(model, found, things, device)
     return model
 
 
@@ -149,13 +182,19 @@ def usual_threshold(detector: MaskRCNN, batch: Batch, detections: int) -> float:
 
 
 def training(
-    names: list[str], recipe: Recipe, dataset: Dataset, batches: list[Batch], device: torch.device, rounds: int
+    names: list[str],
+    recipe: Recipe,
+    dataset: Dataset,
+    batches: list[Batch],
+    found: list[Found],
+    device: torch.device,
+    rounds: int,
 ) -> dict[str, Any]:
     steps: dict[str, Step] = {}
-    parts: dict[str, dict[str, float]] = {}
+    parts: dict[str, Parts] = {}
     for name in names:
-        model = build(name, recipe, dataset, batches[0], device).train()
-        parts[name] = defaultdict(float)
+        model = build(name, recipe, dataset, batches[0], found, device).train()
+        parts[name] = Parts()
         steps[name] = peer_step(model, recipe) if name == PEER else our_step(model, recipe)
         time_parts(model, parts[name], device)
     return interleave(steps, parts, batches, device, rounds, images=recipe.solver.batch)
@@ -195,13 +234,19 @@ def peer_step(model: MaskRCNN, recipe: Recipe) -> Step:
 
 
 def inference(
-    names: list[str], recipe: Recipe, dataset: Dataset, batches: list[Batch], device: torch.device, rounds: int
+    names: list[str],
+    recipe: Recipe,
+    dataset: Dataset,
+    batches: list[Batch],
+    found: list[Found],
+    device: torch.device,
+    rounds: int,
 ) -> dict[str, Any]:
     steps: dict[str, Step] = {}
-    parts: dict[str, dict[str, float]] = {}
+    parts: dict[str, Parts] = {}
     for name in names:
-        model = build(name, recipe, dataset, batches[0], device).eval()
-        parts[name] = defaultdict(float)
+        model = build(name, recipe, dataset, batches[0], found, device).eval()
+        parts[name] = Parts()
         steps[name] = one_image(model)
         time_parts(model, parts[name], device)
     with torch.no_grad():
@@ -221,14 +266,16 @@ def one_image(model: torch.nn.Module) -> Step:
     return step
 
 
-def time_parts(model: torch.nn.Module, seconds: dict[str, float], device: torch.device) -> None:
-    """Add the time of the forward of each part to `seconds`. What follows (backward, update) is the rest of a step."""
+def time_parts(model: torch.nn.Module, parts: Parts, device: torch.device) -> None:
+    """Let a model count the time of the forward of each part. What follows (backward, update) is the rest of a step."""
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **named: Any) -> Any:
+            if not parts.watched:
+                return function(*arguments, **named)
             began = now(device)
             result = function(*arguments, **named)
-            seconds[part] += now(device) - began
+            parts.seconds[part] += now(device) - began
             return result
 
         return run
@@ -255,19 +302,17 @@ def now(device: torch.device) -> float:
 
 def interleave(
     steps: dict[str, Step],
-    parts: dict[str, dict[str, float]],
+    parts: dict[str, Parts],
     batches: list[Batch],
     device: torch.device,
     rounds: int,
     *,
     images: int,
 ) -> dict[str, Any]:
-    """Milliseconds an image of every step in every round, and the share of each part in the time of all rounds."""
+    """Milliseconds an image of every step in every round, and the share of each part."""
     for step in steps.values():
         for batch in batches:
             step(batch)
-    for seconds in parts.values():
-        seconds.clear()
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds):
         order = list(steps) if number % 2 else list(reversed(steps))
@@ -275,13 +320,16 @@ def interleave(
             began = now(device)
             steps[name](batches[number % len(batches)])
             times[name].append((now(device) - began) / images * 1000)
-    return {
-        name: {
-            "ms_per_image": values,
-            "parts": {part: seconds / (sum(values) * images / 1000) for part, seconds in parts[name].items()},
-        }
-        for name, values in times.items()
-    }
+    return {name: {"ms_per_image": times[name], "parts": shares(steps[name], parts[name], batches, device)} for name in steps}
+
+
+def shares(step: Step, parts: Parts, batches: list[Batch], device: torch.device) -> dict[str, float]:
+    """The share of each part in the time of a step, from one round over the batches."""
+    parts.watched, began = True, now(device)
+    for batch in batches:
+        step(batch)
+    whole, parts.watched = now(device) - began, False
+    return {part: seconds / whole for part, seconds in parts.seconds.items()}
 
 
 def ratio(figures: dict[str, Any], name: str, to: str) -> float:
@@ -301,6 +349,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "date": time.strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip(),
     }
 
@@ -324,11 +374,11 @@ def report(figures: dict[str, Any], recipe: Recipe) -> None:
         if not rows:
             continue
         base = next((name for name in (PEER, "mask-rcnn") if name in rows), next(iter(rows)))
-        print(f"\n{title:32s}{'ms/image':>9s}{'images/s':>9s}{'to ' + base:>15s}  share of the forward parts")
+        print(f"\n{title:36s}{'ms/image':>9s}{'images/s':>9s}{'to ' + base:>15s}  share of the forward parts")
         for name, row in rows.items():
             median = statistics.median(row["ms_per_image"])
             shares = ", ".join(f"{part} {share:.0%}" for part, share in row["parts"].items())
-            print(f"{name:32s}{median:9.1f}{1000 / median:9.2f}{ratio(rows, name, base):15.2f}  {shares}")
+            print(f"{name:36s}{median:9.1f}{1000 / median:9.2f}{ratio(rows, name, base):15.2f}  {shares}")
     print()
     for line in targets(figures):
         print(line)
@@ -344,8 +394,14 @@ def targets(figures: dict[str, Any]) -> Iterator[str]:
         ("inference", "panoptic-fpn-imp", "mask-rcnn", 1.3),
     ]
     for kind, name, to, limit in wanted:
-        if {name, to} <= figures.get(kind, {}).keys():
-            yield f"{kind}: {name} / {to} = {ratio(figures[kind], name, to):.3f} (wanted: at most {limit})"
+        for precision in ("", BFLOAT16):
+            one, other = name + precision, to + precision
+            if {one, other} <= figures.get(kind, {}).keys():
+                yield f"{kind}: {one} / {other} = {ratio(figures[kind], one, other):.3f} (wanted: at most {limit})"
+    for kind in ("training", "inference"):
+        for name in figures.get(kind, {}):
+            if BFLOAT16 in name:
+                yield f"{kind}: {name} / float32 = {ratio(figures[kind], name, name.replace(BFLOAT16, '')):.3f}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 The loop reads a photograph, runs the network and lets it paste its masks, as the references of torchvision do; it writes
 nothing. imptool does the semantic part as well, and writes label PNGs, overlays, COCO results and the page. Both have the
 same detector, of fresh weights, and as many detections in every photograph as the recipe allows (the score threshold is set
-so). Photographs are drawn outfits, saved as JPEG in the sizes below.
+so). With --weights it is a trained model, with what it detects. Photographs are drawn outfits, saved as JPEG in the sizes
+below.
 
 Rates are of the same photographs in turns, ratios of paired rounds, medians of them. Peak memory is measured in a process of
 its own, above what it has when the model is loaded: resident memory on the CPU, allocated memory on CUDA.
@@ -29,11 +30,12 @@ from models import machine, usual_threshold
 from PIL import Image
 from rich.console import Console
 
-from imptool.checkpoint import TrainedModel, save_weights
+from imptool.checkpoint import TrainedModel, load_run, save_weights
 from imptool.data.images import fit_image, read_image
 from imptool.data.label_set import LabelSet
 from imptool.data.outfits import CLASSES, draw_outfit
 from imptool.data.samples import image_tensor
+from imptool.files import find_weights
 from imptool.models import build_model
 from imptool.models.inference import choose_compute
 from imptool.predict import Settings, predict
@@ -54,6 +56,10 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--recipe", default="vcp_r50")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="as of imptool train")
+    parser.add_argument(
+        "--weights", help="a trained model, such as ccp-lite, in place of fresh weights of the recipe; rates alone"
+    )
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="rates alone, unless all")
     parser.add_argument("--photographs", type=int, default=64 if cuda else 4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=4 if cuda else 1)
@@ -69,15 +75,25 @@ def main() -> None:
         recipe = load_recipe(arguments.recipe, [*overrides, f"detector.detections={detections}"])
         print(json.dumps(memory(who, Path(folder), recipe, device, arguments)))
         return
-    recipe = load_recipe(arguments.recipe, overrides)
-    figures: dict[str, Any] = {"machine": machine(device), "recipe": recipe.to_plain(), "rates": {}, "memory": {}}
+    weights = find_weights(arguments.weights, missing=arguments.weights) if arguments.weights else None
+    recipe = load_run(weights, device=device).recipe if weights else load_recipe(arguments.recipe, overrides)
+    figures: dict[str, Any] = {
+        "machine": machine(device),
+        "weights": weights.name if weights else "fresh",
+        "recipe": recipe.to_plain(),
+        "photographs": arguments.photographs,
+        "batch": arguments.batch,
+        "workers": arguments.workers,
+        "rates": {},
+        "memory": {},
+    }
     with tempfile.TemporaryDirectory() as temporary:
-        for name, size in SIZES.items():
-            folder = draw(Path(temporary, name), size, arguments.photographs)
-            figures["rates"][name] = rates(folder, recipe, device, arguments)
+        for name in arguments.sizes:
+            folder = draw(Path(temporary, name), SIZES[name], arguments.photographs)
+            figures["rates"][name] = rates(folder, weights, recipe, device, arguments)
             report_rates(name, figures["rates"][name])
             write(figures, arguments.out)
-        if not arguments.no_memory:
+        if not (arguments.no_memory or weights or len(arguments.sizes) < len(SIZES)):
             figures["memory"] = memories(Path(temporary), recipe, arguments)
             report_memory(figures["memory"])
             write(figures, arguments.out)
@@ -139,10 +155,13 @@ def ours(trained: TrainedModel, folder: Path, device: torch.device, arguments: a
             raise SystemExit(problems[0])
 
 
-def rates(folder: Path, recipe: Recipe, device: torch.device, arguments: argparse.Namespace) -> dict[str, list[float]]:
+def rates(
+    folder: Path, weights: Path | None, recipe: Recipe, device: torch.device, arguments: argparse.Namespace
+) -> dict[str, list[float]]:
     """Photographs a second of everyone in every round."""
-    trained = build(recipe, folder, device)
-    save_weights(trained.source, trained.model, trained.name, recipe, trained.labels)
+    trained = load_run(weights, device=device) if weights else build(recipe, folder, device)
+    if not weights:
+        save_weights(trained.source, trained.model, trained.name, recipe, trained.labels)
 
     def in_precision(precision: str) -> None:
         choose_compute(trained.model, device, precision)

@@ -1,9 +1,11 @@
 """The projection operator, right and beside its peers, on whatever devices are here.
 
-    python kernels/bench [--repetitions 15] [--case standard]
+    python kernels/bench [--repetitions 15] [--case standard] [--detections FILE]
 
 First equality with the slow reference, then times: all forms take turns, in a new order each time, so that each meets the
-same machine. What is found goes to kernels/bench/results/<machine>.json, and from all such files into kernels/README.md.
+same machine. What is found goes to kernels/bench/results/<machine>.json, and from all such files into kernels/README.md; with
+--out to that file alone. --detections adds cases of those that a trained model gave, recorded by benchmarks/detections.py.
+On a GPU ours is also captured as CUDA graphs and replayed, which leaves the host's time out.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ import numpy as np
 import torch
 from imp_kernels.reference import project_masks_backward_reference, project_masks_reference
 from peers import PEERS, Instances, Shape
+from safetensors.torch import load_file
 from torch import Tensor
 
-from imptool.files import whole_file
+from imptool.files import whole_file, write_json
 from imptool.projection import project_masks
 
 HERE = Path(__file__).parent
@@ -38,7 +41,7 @@ PASSES = {"forward": False, "forward + backward": True}
 
 
 class Case(NamedTuple):
-    """What is projected: boxes of log-normal sides around `side` pixels, clipped to the canvas, as a detector gives them."""
+    """What is projected: boxes of log-normal sides around `side` pixels, clipped to the canvas, or those of a file."""
 
     batch: int = 2
     detections: int = 100
@@ -47,6 +50,7 @@ class Case(NamedTuple):
     mask_side: int = 28
     side: float = 33
     one_class: bool = False
+    recorded: Path | None = None
 
     @property
     def shape(self) -> Shape:
@@ -59,6 +63,7 @@ CASES = {
     "large boxes": Case(side=150),
     "one detection": Case(detections=1),
     "one class": Case(one_class=True),
+    "within a pixel, one class": Case(side=0.3, one_class=True),  # as an untrained detector gives them
     "133 classes": Case(num_layers=133),
     "batch 16": Case(batch=16, size=(256, 512)),
     "masks 14x14": Case(mask_side=14),
@@ -69,22 +74,37 @@ CASES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=15, help="of each form in each case (batch 16: a third)")
-    parser.add_argument("--case", choices=CASES, help="only this one, and nothing is written")
+    parser.add_argument("--case", choices=CASES, nargs="+", help="only these; without --out nothing is written")
+    parser.add_argument("--device", choices=["cpu", "cuda"], nargs="+", help="all that are here, when none is named")
+    parser.add_argument("--detections", type=Path, metavar="FILE", help="recorded by benchmarks/detections.py")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON there, after each case")
     arguments = parser.parse_args()
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = arguments.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    cases = {name: CASES[name] for name in arguments.case or CASES} | recorded_cases(arguments.detections)
     results: dict[str, Any] = {"machine": describe_machine(), "devices": {}}
     for device in devices:
         print(f"{device}: {check(device)} random cases equal the reference bit for bit", flush=True)
-        found = {"cases": {}, "floors": measure_rates(device)}
-        for name, case in CASES.items():
-            if arguments.case in (None, name):
-                repetitions = max(arguments.repetitions // (3 if case.batch > 2 else 1), 3)
-                found["cases"][name] = compare(name, case, device, repetitions)
+        found = results["devices"][device] = {"cases": {}, "floors": measure_rates(device)}
+        for name, case in cases.items():
+            repetitions = max(arguments.repetitions // (3 if case.batch > 2 else 1), 3)
+            found["cases"][name] = compare(name, case, device, repetitions)
+            if arguments.out:
+                write_json(arguments.out, results, indent=1)
         found["floors"] |= measure_against_floor(device, found["floors"]["copy GB/s"])
         found["host us"] = measure_host_time(device)
-        results["devices"][device] = found
-    if not arguments.case:
+        if device == "cuda":
+            found["graphs ms"] = {name: measure_graphs(name, case) for name, case in cases.items()}
+    if arguments.out:
+        write_json(arguments.out, results, indent=1)
+    elif not (arguments.case or arguments.device or arguments.detections):
         write_results(results)
+
+
+def recorded_cases(path: Path | None) -> dict[str, Case]:
+    """Upright images of 800x1333 with the detections of a file, beside "standard"."""
+    if path is None:
+        return {}
+    return {f"trained, batch {batch}": Case(batch=batch, size=(336, 200), recorded=path) for batch in (1, 2, 16)}
 
 
 # --------------------------------------------------------------------------------------------------------- correctness
@@ -140,6 +160,29 @@ def random_case(seed: int) -> tuple[dict[str, np.ndarray], Shape, bool]:
 # --------------------------------------------------------------------------------------------------------------- times
 
 
+def instances_of(case: Case, device: str) -> Instances:
+    return recorded_instances(case, device) if case.recorded else random_instances(case, device)
+
+
+def recorded_instances(case: Case, device: str) -> Instances:
+    """The detections of the first images of a file, which begins again where it has fewer."""
+    assert case.recorded
+    found = load_file(case.recorded)
+    counts = found.pop("counts").tolist()
+    images = [[value.split(counts)[place % len(counts)] for place in range(case.batch)] for value in found.values()]
+    joined = dict(zip(found, map(torch.cat, images), strict=True))
+    size = torch.tensor([case.size[1], case.size[0]] * 2)
+    taken = torch.tensor([counts[place % len(counts)] for place in range(case.batch)])
+    instances = Instances(
+        joined["boxes"] * size,
+        (joined["labels"] - 1) % case.num_layers,
+        joined["scores"],
+        joined["masks"][:, 0].float(),
+        torch.arange(case.batch).repeat_interleave(taken),
+    )
+    return Instances(*(tensor.to(device) for tensor in instances))
+
+
 def random_instances(case: Case, device: str) -> Instances:
     generator = torch.Generator().manual_seed(0)
     count, size = case.batch * case.detections, torch.tensor([case.size[1], case.size[0]])
@@ -165,7 +208,7 @@ def ours_bilinear(instances: Instances, shape: Shape) -> Tensor:
 
 def compare(name: str, case: Case, device: str, repetitions: int) -> dict[str, Any]:
     """Times of all forms in a case, in ms, with the median of the ratios to ours of the same turn."""
-    instances = random_instances(case, device)
+    instances = instances_of(case, device)
     grad_canvas = torch.rand(case.shape, device=device)
     found: dict[str, Any] = {}
     for title, gradient in PASSES.items():
@@ -218,6 +261,42 @@ def milliseconds(
     end_event.record()
     torch.cuda.synchronize()
     return start_event.elapsed_time(end_event)
+
+
+def measure_graphs(name: str, case: Case) -> dict[str, float]:
+    """Milliseconds of ours by pass, captured as a CUDA graph: the mean of 100 replays."""
+    instances, found = instances_of(case, "cuda"), {}
+    grad_canvas = torch.rand(case.shape, device="cuda")
+    for title, gradient in PASSES.items():
+        if gradient:
+            instances = instances._replace(scores=instances.scores.requires_grad_(), masks=instances.masks.requires_grad_())
+        graph = capture(instances, case.shape, grad_canvas if gradient else None)
+        times = [milliseconds(lambda *_, graph=graph: replay(graph), instances, case.shape, None) for _ in range(5)]
+        found[title] = statistics.median(times) / 100
+    print(f"cuda, {name}, replayed graphs: " + ", ".join(f"{title} {ms:.3f} ms" for title, ms in found.items()), flush=True)
+    return found
+
+
+def capture(instances: Instances, shape: Shape, grad_canvas: Tensor | None) -> torch.cuda.CUDAGraph:
+    def work() -> None:
+        canvas = ours(instances, shape)
+        if grad_canvas is not None:
+            torch.autograd.grad(canvas, (instances.scores, instances.masks), grad_canvas)
+
+    aside = torch.cuda.Stream()  # autograd must have run outside the stream that captures
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        work()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph
+
+
+def replay(graph: torch.cuda.CUDAGraph) -> None:
+    for _ in range(100):
+        graph.replay()
 
 
 def measure_rates(device: str) -> dict[str, float]:
