@@ -34,6 +34,7 @@ from imptool.data.instances import file_name, read_instances
 from imptool.data.layouts import Item
 from imptool.data.samples import instance_target
 from imptool.evaluate import Request, evaluate_run
+from imptool.evaluation.figures import distance_key
 from imptool.models import build_model
 from imptool.models.detector import Detections
 from imptool.models.inference import parse_image
@@ -189,7 +190,7 @@ def measure(run: Path, device: torch.device) -> dict[str, float]:
     return {
         "miou": figures["miou"],
         "macc": figures["macc"],
-        "band_miou": figures["band/10/miou"],
+        "band_miou": figures[distance_key("band", 10.0, "miou")],
         "canvas": result.canvas_nonempty,
         "box_ap": result.precision["box"].overall["AP"],
     }

@@ -20,15 +20,17 @@ import yaml
 from models import machine
 from rich.console import Console
 
-from imptool.checkpoint import load_run
+from imptool.checkpoint import WEIGHTS, load_run
 from imptool.convert_instances import convert_instances
 from imptool.data.dataset import load_dataset
 from imptool.data.export import Export
 from imptool.evaluate import Request, evaluate_run
+from imptool.evaluation.figures import distance_key
 from imptool.files import RECIPES, whole_file
-from imptool.recipe import load_recipe
+from imptool.recipe import Recipe, load_recipe
 from imptool.train import train
 
+STAGES = ("detector", "full")
 CPU, QUIET = torch.device("cpu"), Console(quiet=True)
 COMMON = (
     "dataset=ccp_tune.yaml",
@@ -74,15 +76,20 @@ def main() -> None:
             for arm in arguments.arms:
                 if any(row["arm"] == arm and row["seed"] == seed for row in found["rows"]):
                     continue
-                row = {"arm": arm, "seed": seed, **train_and_measure(arm, seed, arguments.iterations)}
-                found["rows"].append(row)
-                with whole_file(out) as temporary:
-                    temporary.write_text(json.dumps(found, indent=1) + "\n")
+                row = {"arm": arm, "seed": seed, **train_arm(arm, seed, arguments.iterations)}
+                add_row(out, found, row)
                 print(
                     f"seed {seed}  {arm:22s}  mIOU {row['miou']:6.2%}  box AP {row['box_ap']:6.2%}  {row['minutes']:.1f} min",
                     flush=True,
                 )
     print_table(found["rows"])
+
+
+def add_row(out: Path, found: dict[str, Any], row: dict[str, Any]) -> None:
+    found["rows"].append(row)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def prepare(ccp: Path, folder: Path) -> None:
@@ -98,37 +105,35 @@ def prepare(ccp: Path, folder: Path) -> None:
             convert_instances(dataset, export=Export(), out=None, workers=1, force=True, resume=False, console=QUIET)
 
 
-def train_and_measure(arm: str, seed: int, iterations: list[int]) -> dict[str, Any]:
+def train_arm(arm: str, seed: int, iterations: list[int]) -> dict[str, Any]:
     recipe = load_recipe(
         "ccp_lite",
         [
             *COMMON,
             f"seed={seed}",
             "stages.full.augment=null",
-            *(f"stages.{name}.iterations={count}" for name, count in zip(("detector", "full"), iterations, strict=True)),
-            *(
-                f"stages.{name}.steps=[{int(0.8 * count)}]"
-                for name, count in zip(("detector", "full"), iterations, strict=True)
-            ),
+            *(f"stages.{name}.iterations={count}" for name, count in zip(STAGES, iterations, strict=True)),
+            *(f"stages.{name}.steps=[{int(0.8 * count)}]" for name, count in zip(STAGES, iterations, strict=True)),
             f"evaluate_every={max(iterations[1] // 2, 1)}",
             *ARMS[arm],
         ],
     )
-    run = Path("runs", f"{arm.replace(' ', '-')}-{seed}")
+    return train_and_measure(recipe, Path("runs", f"{arm.replace(' ', '-')}-{seed}"))
+
+
+def train_and_measure(recipe: Recipe, run: Path) -> dict[str, Any]:
+    """Train, or go on with, a run; its figures on the val split of the recipe, and the mIOU on the way."""
     began = time.monotonic()
-    train(recipe, run, device=CPU, workers=0, console=QUIET, resume=any(run.glob("checkpoint-*.pt")))
+    if not (run / WEIGHTS).is_file():
+        train(recipe, run, device=CPU, workers=0, console=QUIET, resume=any(run.glob("checkpoint-*.pt")))
     minutes = (time.monotonic() - began) / 60
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    result = evaluate_run(
-        load_run(run, device=CPU),
-        Request(None, (10.0,), "", "", None, None, workers=1, console=QUIET),
-        dataset=None,
-        device=CPU,
-    ).result
+    request = Request(None, (10.0,), "", "", None, None, workers=1, console=QUIET)
+    result = evaluate_run(load_run(run, device=CPU), request, dataset=None, device=CPU).result
     figures = result.measured[recipe.model.name].figures
     return {
         "miou": figures["miou"],
-        "band_miou": figures["band/10/miou"],
+        "band_miou": figures[distance_key("band", 10.0, "miou")],
         "pixel_accuracy": figures["pixel_accuracy"],
         "box_ap": result.precision["box"].overall["AP"],
         "curve": {line["iteration"]: line["val_miou"] for line in lines if "val_miou" in line},

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from imptool import __version__
 from imptool.data.label_set import LabelSet
 from imptool.data.palette import voc_palette
-from imptool.files import DEFAULT_WEIGHTS, InputError, parse_strict, read_yaml, whole_file
+from imptool.files import DEFAULT_WEIGHTS, InputError, one_line, parse_strict, read_yaml, whole_file
 from imptool.models import build_model
 from imptool.models.parser import Parser
 from imptool.models.weights import read_safetensors, sha256, why_unreadable
@@ -167,7 +167,7 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         if about is None:
             raise ValueError("it has no metadata of imptool")
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no weights file of imptool, or is damaged: {_one_line(error)}") from error
+        raise InputError(f"{path} is no weights file of imptool, or is damaged: {one_line(error)}") from error
     return state, about
 
 
@@ -178,7 +178,7 @@ def parse_about(about: Any, *, source: Path) -> tuple[str, Recipe, LabelSet]:
         if not isinstance(name, str) or not labels.classes or labels.background not in (None, *labels.ids):
             raise ValueError("model or classes are none")
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{source} does not say what it was trained for, or is damaged: {_one_line(error)}") from error
+        raise InputError(f"{source} does not say what it was trained for, or is damaged: {one_line(error)}") from error
     try:
         return name, parse_strict(Recipe, plain, source=f"{source} (recipe)"), labels
     except InputError as error:
@@ -193,7 +193,7 @@ def load_state(model: torch.nn.Module, state: Mapping[str, torch.Tensor], *, sou
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(f"{source} holds the weights of another model or class list: {_one_line(error)}") from error
+        raise InputError(f"{source} holds the weights of another model or class list: {one_line(error)}") from error
     wrong = next((key for key, value in state.items() if not value.isfinite().all()), None)
     if wrong is not None:
         raise InputError(f"{source} holds weights that are no numbers ({wrong}): its training has diverged")
@@ -215,7 +215,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *
                     raise ValueError(f"{name} {index} is {list(average.shape)}, not {list(wanted)}")
         optimizer.load_state_dict({"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]})
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{source} holds the state of another optimizer or model: {_one_line(error)}; train anew") from error
+        raise InputError(f"{source} holds the state of another optimizer or model: {one_line(error)}; train anew") from error
 
 
 def load_run(run: Path, *, device: torch.device) -> TrainedModel:
@@ -284,7 +284,7 @@ def _whole_file(path: Path) -> Iterator[Path]:
         except (RuntimeError, SafetensorError) as error:
             if "unexpected pos" in str(error) or "PytorchStreamWriter" in str(error):
                 raise OSError(errno.ENOSPC, "the disk takes no more: make room, then --resume", str(path)) from error
-            raise OSError(errno.EIO, _one_line(error), str(path)) from error
+            raise OSError(errno.EIO, one_line(error), str(path)) from error
 
 
 def _about(name: str, recipe: Recipe, labels: LabelSet) -> dict[str, Any]:
@@ -296,7 +296,3 @@ def _about(name: str, recipe: Recipe, labels: LabelSet) -> dict[str, Any]:
         "palette": palette,
         "version": __version__,
     }
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

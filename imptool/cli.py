@@ -86,7 +86,7 @@ def main() -> None:
     \b
     imptool convert-instances recipes/datasets/ccp.yaml   label maps -> instances (COCO JSON)
     imptool inspect recipes/datasets/ccp.yaml --page      statistics, problems, a page
-    imptool train recipes/ccp_small.yaml                  train a recipe's stages
+    imptool train recipes/ccp_lite.yaml                   train a recipe's stages
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run, or of any predictions
     imptool compare runs/a runs/b                         evaluations side by side, and which differences are certain
     imptool predict folder-of-photographs                 label PNGs, overlays, COCO results, a page
@@ -323,9 +323,9 @@ def train_command(
     RECIPE is a recipe YAML or the name of one that comes with imptool. torchrun shares its batches among GPUs.
 
     \b
-    imptool train recipes/ccp_small.yaml
-    imptool train recipes/ccp_small.yaml --dataset my.yaml -o solver.lr=0.01
-    imptool train recipes/ccp_small.yaml --resume
+    imptool train recipes/ccp_lite.yaml
+    imptool train recipes/ccp_lite.yaml --dataset my.yaml -o solver.lr=0.01
+    imptool train recipes/ccp_lite.yaml --resume
     imptool train recipes/vcp_r50.yaml -o model.name=panoptic-p2-imp
     torchrun --nproc-per-node 4 -m imptool train recipes/vcp_r50.yaml
     """
@@ -441,7 +441,7 @@ def eval_command(
 
     \b
     imptool eval --boundary-bands
-    imptool eval runs/ccp_small/2026-01-31_12-00-00 --bands 1,2,5,10 --boundary-f 3 --boundary-iou 2%
+    imptool eval runs/ccp_lite/2026-01-31_12-00-00 --bands 1,2,5,10 --boundary-f 3 --boundary-iou 2%
     imptool eval --weights best.safetensors --split test
     imptool eval --predictions their-label-pngs/ --dataset my.yaml
     imptool eval --predictions results.json --dataset annotations/val.json
@@ -644,7 +644,7 @@ def export_command(run: str | None, out: Path, half: bool, force: bool) -> None:
     RUN is a run folder, a file of weights, or the name of weights that come with imptool; by default the newest under runs/.
 
     \b
-    imptool export runs/ccp_small/2026-01-31_12-00-00
+    imptool export runs/ccp_lite/2026-01-31_12-00-00
     imptool export --half --out small.safetensors
     imptool predict my-photographs/ --weights weights.safetensors
     """

@@ -37,7 +37,7 @@ COMMANDS = (
         "Draw a dataset: pictures, label maps, a YAML that describes them",
     ),
     ("imptool convert-instances outfits", "Make an instance of every connected component of the label maps"),
-    ("imptool train outfits_small --out runs/demo", "Train the detector, then the parser that starts from its weights"),
+    ("imptool train outfits_lite --out runs/demo", "Train a parser that starts from the weights that come with imptool"),
     ("imptool eval runs/demo --boundary-bands --baseline prior", "Measure it on pictures that it has not seen"),
     ("imptool outfits new --count 24 --size 320x160 --seed 1", "Draw a few more, as if they were your photographs"),
     ("imptool predict new/images --run runs/demo", "Parse them"),

@@ -325,6 +325,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def one_line(error: Exception) -> str:
+    """What an error of a library says, as part of a line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The part of an error line that helps with a misspelt name: "; did you mean 'x'?" or "; known: a, b, c"."""
     names = sorted(known)

@@ -176,9 +176,11 @@ def _start_model(
 
 def _check_fpn_norm(weights: Weights, recipe: Recipe, start: str) -> None:
     """InputError where a recipe's FPN has a norm and that of the weights has none, or the other way round."""
-    layers = [key for key in weights.state if key.startswith("detector.backbone.fpn.")]
-    theirs = "group" if "detector.backbone.fpn.inner_blocks.0.1.weight" in layers else "none"
-    if layers and theirs != recipe.backbone.fpn_norm:
+    norm = "detector.backbone.fpn.inner_blocks.0.1"
+    if f"{norm}.running_mean" in weights.state:
+        raise InputError(f"stages: from: {start} has BatchNorm in its FPN, and backbone.fpn_norm is none or group")
+    theirs = "group" if f"{norm}.weight" in weights.state else "none"
+    if theirs != recipe.backbone.fpn_norm and any(key.startswith("detector.backbone.fpn.") for key in weights.state):
         raise InputError(
             f"stages: from: {start} has backbone.fpn_norm: {theirs}, the recipe has {recipe.backbone.fpn_norm}: use the same"
         )

@@ -12,12 +12,14 @@ import torch
 from conftest import TINY
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 import imptool.models.weights as weights_module
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.files import InputError
 from imptool.models import build_model
-from imptool.models.backbone import PyramidBackbone, build_backbone, fold_frozen_norms
+from imptool.models.backbone import PyramidBackbone, build_backbone, without_frozen_norms
 from imptool.models.weights import lite_tensors
 from imptool.recipe import Backbone, load_recipe
 
@@ -66,20 +68,49 @@ def test_frozen_backbone_trains_all_but_stem_first_level_and_batchnorm() -> None
     assert not any(".bn" in name for name in trained)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/mobilenetv3_small_050", "timm/convnext_atto", "resnet18"])
-def test_backbone_without_its_frozen_norms_gives_the_same_levels(name: str) -> None:
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/mobilenetv3_small_050", "resnet18"])
+def test_body_without_its_frozen_norms_gives_the_same_levels(name: str) -> None:
     torch.manual_seed(0)
-    backbone = build_backbone(Backbone.model_construct(name=name, weights="none", norm="frozen", fpn_channels=32)).eval()
-    for value in (part for key, part in backbone.named_buffers() if "body" in key):
+    body = build_backbone(Backbone.model_construct(name=name, weights="none", norm="frozen", fpn_channels=32)).body.eval()
+    for value in body.buffers():
         value.uniform_(0.5, 2.0)
+    folded = without_frozen_norms(without_frozen_norms(body))
+    assert not any(type(part).__name__.startswith("FrozenBatchNorm") for part in folded.modules())
     image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        before = backbone(image)
-        fold_frozen_norms(backbone.body)
-        after = backbone(image)
-    assert not any(type(part).__name__.startswith("FrozenBatchNorm") for part in backbone.modules())
-    for level in before:
-        torch.testing.assert_close(after[level], before[level], rtol=1e-3, atol=1e-4 * before[level].abs().max().item())
+        for level, other in zip(body(image).values(), folded(image).values(), strict=True):
+            torch.testing.assert_close(other, level, rtol=1e-3, atol=1e-4 * level.abs().max().item())
+
+
+class Convolution(nn.Module):
+    """A convolution and a frozen norm, and something between or beside them."""
+
+    def __init__(self, between: nn.Module, *, beside: bool) -> None:
+        super().__init__()
+        self.conv, self.between, self.norm, self.beside = nn.Conv2d(3, 4, 1), between, FrozenBatchNorm2d(4), beside
+        self.norm.running_var.fill_(0.2)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = self.between(self.conv(image))
+        return {"0": self.norm(found) + (found if self.beside else 0)}
+
+
+@pytest.mark.parametrize(("between", "beside"), [(nn.ReLU(inplace=True), False), (nn.Identity(), True)])
+def test_norm_that_cannot_be_folded_stays(between: nn.Module, beside: bool) -> None:
+    torch.manual_seed(0)
+    body = Convolution(between, beside=beside)
+    image = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(without_frozen_norms(body)(image), body(image))
+
+
+def test_network_is_built_also_where_gradients_are_off() -> None:
+    with torch.no_grad():
+        assert built("efficientnet_lite0").body.network.conv_stem.weight.requires_grad is False
+
+
+def test_bfloat16_leaves_depthwise_convolutions_of_a_training_in_float32() -> None:
+    assert built("efficientnet_lite0", weights="none", norm="batch").depthwise
+    assert not built("resnext101_32x8d", weights="none", norm="batch").depthwise
 
 
 def test_norm_of_the_fpn_is_group_or_none() -> None:
@@ -107,6 +138,16 @@ def test_local_file_of_timm_weights_is_loaded_whole_and_another_network_is_refus
             built(other, weights=str(path))
 
 
+def test_local_file_without_statistics_is_refused(tmp_path: Path) -> None:
+    import timm
+
+    path = tmp_path / "half.safetensors"
+    state = timm.create_model("mobilenetv3_small_050").state_dict()
+    save_file({key: value.contiguous() for key, value in state.items() if "running" not in key}, path)
+    with pytest.raises(InputError, match=r"does not fit timm/mobilenetv3_small_050: it lacks .*running_mean"):
+        built("timm/mobilenetv3_small_050", weights=str(path))
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
@@ -118,6 +159,7 @@ def test_local_file_of_timm_weights_is_loaded_whole_and_another_network_is_refus
             {"name": "efficientnet_lite0", "weights": "IMAGENET1K_V1"},
             "is neither imagenet, a file (.pth, .safetensors) nor none",
         ),
+        ({"name": "timm/mobilenetv2_035", "weights": "imagenet"}, "No pretrained weights exist for mobilenetv2_035"),
         ({"name": "resnet18", "weights": "IMAGENET"}, "nor one of imagenet, IMAGENET1K_V1, none"),
     ],
 )
@@ -131,12 +173,17 @@ def test_mistake_about_a_backbone_is_one_line(settings: dict[str, str], line: st
 def test_weights_that_cannot_be_downloaded_name_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OSError("no route to host")
+    class ProxyError(Exception):
+        """huggingface_hub passes on httpx's, which is no OSError."""
 
-    monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(InputError, match=r"could not be downloaded \(no route to host\): name a local file"):
-        built("timm/convnext_atto")
+    for error in (OSError("no route to host"), ProxyError("no route to host")):
+
+        def refuse(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(timm, "create_model", refuse)
+        with pytest.raises(InputError, match=r"could not be downloaded \(no route to host\); backbone.weights: a local file"):
+            built("timm/convnext_atto")
 
 
 def test_package_that_is_missing_or_another_is_one_line_with_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

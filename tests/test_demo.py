@@ -24,8 +24,8 @@ FEWER = {  # what is asked of each command, to take seconds in place of minutes
     "--count 1000": "--count 15",
     "--count 24": "--count 3",
     "--size 320x160": "--size 96x64",
-    "train outfits_small": "train outfits_small -o input.short_side=64 -o input.long_side=96 -o solver.batch=2 "
-    "-o stages.detector.iterations=3 -o stages.full.iterations=3 -o stages.detector.steps=[] -o stages.full.steps=[]",
+    "train outfits_lite": "train outfits_lite -o input.short_side=64 -o input.long_side=96 -o solver.batch=2 "
+    "-o stages.full.iterations=3",
 }
 
 

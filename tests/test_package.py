@@ -61,8 +61,8 @@ import sys
 sys.path.insert(0, {str(tmp_path / "installed")!r})
 import imptool.recipe
 print(imptool.recipe.__file__)
-imptool.recipe.load_recipe("ccp_small")
-imptool.recipe.load_recipe("recipes/ccp_small.yaml")
+imptool.recipe.load_recipe("ccp_lite")
+imptool.recipe.load_recipe("recipes/ccp_lite.yaml")
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert Path(done.stdout.strip()).is_relative_to(tmp_path)

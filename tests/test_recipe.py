@@ -75,15 +75,15 @@ def test_extends_follows_a_chain_through_folders() -> None:
 
 
 def test_extends_finds_a_recipe_that_comes_with_imptool() -> None:
-    shipped = load_recipe("ccp_small")
-    assert written("extends: ccp_small\nseed: 5\n") == shipped.model_copy(update={"seed": 5})
+    shipped = load_recipe("ccp_lite")
+    assert written("extends: ccp_lite\nseed: 5\n") == shipped.model_copy(update={"seed": 5})
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("extends: bse.yaml\n", "mine.yaml: extends: no file bse.yaml"),
-        ("extends: cpp_small\n", "mine.yaml: extends: no file cpp_small; did you mean 'ccp_small'?"),
+        ("extends: cpp_lite\n", "mine.yaml: extends: no file cpp_lite; did you mean 'ccp_lite'?"),
         ("extends: mine.yaml\n", "mine.yaml: extends leads back to itself"),
         ("extends: other.yaml\n", "extends leads back to itself"),
     ],
@@ -178,8 +178,8 @@ def test_a_mistake_in_a_recipe_is_one_line(text: str, line: str) -> None:
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"no recipe cpp_small\.yaml; did you mean 'ccp_small'\?"):
-        load_recipe("cpp_small.yaml")
+    with pytest.raises(InputError, match=r"no recipe cpp_lite\.yaml; did you mean 'ccp_lite'\?"):
+        load_recipe("cpp_lite.yaml")
 
 
 # --- round trip ---
@@ -193,7 +193,7 @@ def test_a_text_that_looks_like_a_number_stays_text(text: str) -> None:
 
 
 def test_plain_values_make_the_recipe_again() -> None:
-    recipe = load_recipe("ccp_small")
+    recipe = load_recipe("ccp_lite")
     assert Recipe.model_validate(recipe.to_plain()) == recipe
     assert recipe.to_plain()["stages"]["full"]["from"] == "detector"
 
@@ -219,8 +219,8 @@ def test_a_written_recipe_is_read_back_equal(
 
 
 def test_file_name_of_a_shipped_recipe_works_as_a_base(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("extends: ccp_small.yaml\nsolver: {lr: 0.005}\n")
-    recipe, base = load_recipe(str(tmp_path / "mine.yaml")), load_recipe("ccp_small")
+    (tmp_path / "mine.yaml").write_text("extends: ccp_lite.yaml\nsolver: {lr: 0.005}\n")
+    recipe, base = load_recipe(str(tmp_path / "mine.yaml")), load_recipe("ccp_lite")
     assert recipe.solver.lr == 0.005
     assert recipe.stages == base.stages
 
@@ -246,10 +246,10 @@ def test_file_name_of_a_shipped_recipe_works_as_a_base(tmp_path: Path) -> None:
 )
 def test_values_outside_their_rule_are_refused(override: str, words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
-        load_recipe("ccp_small", [override])
+        load_recipe("ccp_lite", [override])
 
 
 def test_stage_names_that_are_no_file_names_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("extends: ccp_small\nstages: {a/b: {model: mask-rcnn, iterations: 1}}\n")
+    (tmp_path / "mine.yaml").write_text("extends: ccp_lite\nstages: {a/b: {model: mask-rcnn, iterations: 1}}\n")
     with pytest.raises(InputError, match="'a/b' becomes part of a file's name"):
         load_recipe(str(tmp_path / "mine.yaml"))

@@ -30,7 +30,7 @@ from imptool.training.solver import build_optimizer
 
 SMALL = (
     "backbone.weights=none",
-    "backbone.norm=group",
+    "backbone.norm=batch",
     "input.short_side=64",
     "input.long_side=128",
     "detector.rois_per_image=16",

@@ -495,14 +495,27 @@ def test_run_may_be_named_like_markup(converted: Path, imptool: Imptool) -> None
 
 
 def test_schedule_that_no_iteration_reaches_is_noted(workplace: Path) -> None:
-    whole = load_recipe("ccp_small")
+    whole = load_recipe("outfits_small")
     assert notes(whole, whole.stages) == []
-    short = load_recipe("ccp_small", ["stages.full.iterations=500", "stages.detector.iterations=40"])
+    short = load_recipe("outfits_small", ["stages.full.iterations=900", "stages.detector.iterations=20"])
     assert notes(short, short.stages) == [
-        "stages.detector.steps: [500] are not reached in 40 iterations",
-        "solver.warmup: 50 is more than the 40 iterations of stage detector",
-        "stages.full.steps: [500, 630] are not reached in 500 iterations",
+        "stages.detector.steps: [80] are not reached in 20 iterations",
+        "solver.warmup: 30 is more than the 20 iterations of stage detector",
+        "stages.full.steps: [950] are not reached in 900 iterations",
     ]
+    cosine = load_recipe("outfits_small", ["solver.schedule=cosine", "stages.detector.steps=[]"])
+    assert notes(cosine, cosine.stages) == ["stages.full.steps: [800, 950] are of no effect with solver.schedule: cosine"]
+
+
+@pytest.mark.parametrize(("norm", "other"), [("group", "none"), ("none", "group")])
+def test_weights_whose_pyramid_has_another_norm_are_refused_in_one_line(
+    converted: Path, imptool: Imptool, norm: str, other: str
+) -> None:
+    train_tiny("run", f"backbone.fpn_norm={other}", "stages.full.iterations=1")
+    start = ["-o", "stages={full: {from: run/weights.safetensors, iterations: 1}}", "-o", f"backbone.fpn_norm={norm}"]
+    result = imptool("train", "tiny.yaml", *start, "--workers", "0")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert f"run/weights.safetensors has backbone.fpn_norm: {other}, the recipe has {norm}: use the same" in result.stderr
 
 
 def test_run_folder_is_no_recipe_and_a_finished_run_is_not_resumed(converted: Path, imptool: Imptool) -> None:

@@ -160,6 +160,10 @@ def test_average_of_the_weights_is_what_is_saved_and_measured(converted: Path, i
     assert not torch.equal(checkpoint["model"][key], checkpoint["average"][f"module.{key}"])
     for state in (saved, best):
         assert torch.equal(state[key], checkpoint["average"][f"module.{key}"])
+    assert imptool("eval", "run/best.safetensors", "--workers", "1").exit_code == 0
+    metrics = json.loads(Path("run/eval-val-best/metrics.json").read_text())
+    (measured,) = (line["val_miou"] for line in log_of(run) if "val_miou" in line)
+    assert metrics["semantic"]["panoptic-fpn-imp"]["miou"] == pytest.approx(measured, abs=1e-6)
     (run / "weights.safetensors").unlink()  # as where the run is not finished
     unfinished = load_run(run, device=torch.device("cpu"))
     assert torch.equal(unfinished.model.state_dict()[key], saved[key])

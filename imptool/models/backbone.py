@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from imptool.files import InputError, nearest
+from imptool.files import InputError, nearest, one_line
 from imptool.models.weights import State, lite_tensors, read_tensors, torchvision_tensors
 from imptool.recipe import IMAGENET, Backbone, is_weights_file
 
@@ -22,6 +25,7 @@ _STRIDES = [4, 8, 16, 32]  # of the levels that the FPN is built on: C2..C5
 _NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(32, channels)}
 _LEVELS = ("layer1", "layer2", "layer3", "layer4")
 _LITE = ([127 / 255] * 3, [128 / 255] * 3)  # its own normalisation, as in TensorFlow's EfficientNet-Lite
+_OTHER_WEIGHTS = "a local file, or none (with norm: batch, from scratch), are other choices"
 _PROBE = 64  # px, side of the image that a network's levels are looked at with
 
 
@@ -39,15 +43,16 @@ class PyramidBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.body, self.mean, self.std = body, mean, std
-        # With gradient, bfloat16 makes these three times slower on the CPU, where it makes all others faster.
-        self.depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in body.modules())
+        self.depthwise = any(isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1 for part in body.modules())
         self.out_channels = backbone.fpn_channels
         norm = _NORMS["group"] if backbone.fpn_norm == "group" else None
         self.fpn = FeaturePyramidNetwork(channels, self.out_channels, LastLevelMaxPool(), norm_layer=norm)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images [B, 3, H, W] -> P2..P6 as "0".."3" and "pool", `out_channels` each."""
-        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not self.depthwise):
+        # The backward of depthwise convolutions is several times slower in bfloat16 on the CPU, where others are twice as fast.
+        slower = self.depthwise and torch.is_grad_enabled()
+        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not slower):
             levels = self.body(images)
         return self.fpn(levels)
 
@@ -130,7 +135,6 @@ def _build_timm(backbone: Backbone) -> PyramidBackbone:
 def _create_timm(backbone: Backbone, name: str) -> Any:
     """timm's network with the weights that the recipe names: timm's own, a local file's, a package's, or none."""
     import timm
-    from huggingface_hub.errors import HfHubHTTPError
 
     weights, state = backbone.weights, None
     known = timm.list_models()
@@ -143,34 +147,49 @@ def _create_timm(backbone: Backbone, name: str) -> Any:
     elif is_weights_file(weights):
         state = read_tensors(weights, setting="backbone.weights")
     overlay = {"state_dict": state} if state is not None else None
-    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)  # the classifier is left out, which is meant
     try:
-        network = timm.create_model(
-            name, pretrained=weights != "none", pretrained_cfg_overlay=overlay, features_only=True, out_indices=(-4, -3, -2, -1)
-        )
-    except (OSError, HfHubHTTPError) as error:
-        raise InputError(
-            f"{backbone.name}: its weights could not be downloaded ({' '.join(str(error).split())[:120]}): name a local file "
-            "(-o backbone.weights=FILE), or -o backbone.weights=none -o backbone.norm=batch to train from scratch"
-        ) from error
+        with _quiet("timm.models._builder"):  # about the classifier, which is left out
+            network = timm.create_model(
+                name,
+                pretrained=weights != "none",
+                pretrained_cfg_overlay=overlay,
+                features_only=True,
+                out_indices=(-4, -3, -2, -1),
+            )
     except (RuntimeError, ValueError, AssertionError, TypeError, KeyError) as error:
-        what = f"{weights} does not fit" if state is not None else "timm cannot build it with four levels"
-        raise InputError(f"backbone: {backbone.name}: {what}: {' '.join(str(error).split())[:200]}") from error
+        what = f"{weights} does not fit: " if state is not None else ""
+        raise InputError(f"backbone: {backbone.name}: {what}{one_line(error)}; backbone.weights: {_OTHER_WEIGHTS}") from error
+    except Exception as error:  # of the network: huggingface_hub has a dozen kinds
+        raise InputError(
+            f"{backbone.name}: its weights could not be downloaded ({one_line(error)}); backbone.weights: {_OTHER_WEIGHTS}"
+        ) from error
     if state is not None:
         _check_taken(network, state, backbone)
     return network
 
 
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Without the warnings of a logger."""
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(level)
+
+
 def _check_taken(network: nn.Module, state: State, backbone: Backbone) -> None:
     """InputError unless all of a network comes from a file: timm takes what fits, renames it, and leaves the rest as drawn."""
 
-    def mark(tensor: torch.Tensor) -> tuple[int, float, float]:
-        values = tensor.float().flatten()
-        return (len(values), float(values[0]), float(values[-1]))
+    def mark(key: str, tensor: torch.Tensor) -> tuple[str, int, float, float]:
+        values, kind = tensor.float().flatten(), key.rpartition(".")[2]
+        return (kind if kind.startswith("running") else "", len(values), float(values[0]), float(values[-1]))
 
-    marks = {mark(tensor) for tensor in state.values() if tensor.numel()}
-    for key, parameter in network.named_parameters():
-        if mark(parameter.detach()) not in marks:
+    marks = {mark(key, tensor) for key, tensor in state.items() if tensor.numel()}
+    for key, value in network.state_dict().items():
+        if not key.endswith("num_batches_tracked") and mark(key, value) not in marks:
             raise InputError(f"backbone.weights: {backbone.weights} does not fit {backbone.name}: it lacks {key}")
 
 
@@ -182,26 +201,44 @@ def _in_timm_order(state: State, network: nn.Module) -> State:
 def _look_at_levels(body: TimmBody, channels: list[int], name: str) -> list[nn.Parameter]:
     """The parameters that the first level (1/4) is made of; InputError where the levels are not what the FPN is built on."""
     body.eval()
+    trained = [parameter for parameter in body.parameters() if parameter.requires_grad]
     wanted = [(1, width, _PROBE // stride, _PROBE // stride) for width, stride in zip(channels, _STRIDES, strict=True)]
     try:
-        levels = list(body(torch.zeros(1, 3, _PROBE, _PROBE)).values())
+        with torch.enable_grad():
+            levels = list(body(torch.zeros(1, 3, _PROBE, _PROBE)).values())
+            gradients = torch.autograd.grad(levels[0].sum(), trained, allow_unused=True)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(f"backbone.name: {name} does not take images of any size: {' '.join(str(error).split())}") from error
+        raise InputError(f"backbone.name: {name} does not take images of any size: {one_line(error)}") from error
     found = [tuple(level.shape) for level in levels]
     if found != wanted:
         raise InputError(f"backbone.name: {name} gives levels {found} for an image of {_PROBE} px, not {wanted}")
-    trained = [parameter for parameter in body.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(levels[0].sum(), trained, allow_unused=True)
     body.train()
     return [parameter for parameter, gradient in zip(trained, gradients, strict=True) if gradient is not None]
 
 
-def fold_frozen_norms(body: nn.Module) -> None:
-    """Put the scale and shift of every frozen BatchNorm into the convolution before it, in place: inference without them.
+def without_frozen_norms(body: nn.Module) -> nn.Module:
+    """A body whose frozen BatchNorms are part of the convolutions before them: for inference, a third faster on the CPU.
 
-    Results are the same but for rounding. On two CPU cores a third of EfficientNet-Lite's time goes. Norms whose input is
-    not the output of one convolution alone stay.
+    Results are the same but for rounding. Where they are not, as where something else reads a convolution's output, too, the
+    body is given as it was.
     """
+    folded = copy.deepcopy(body)
+    image = torch.linspace(-2, 2, 3 * _PROBE**2, device=next(body.parameters()).device).reshape(1, 3, _PROBE, _PROBE)
+    with torch.no_grad():
+        for name, conv in _frozen_norms(folded, image).items():
+            norm: Any = folded.get_submodule(name)
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            shift = norm.bias - norm.running_mean * scale
+            conv.bias = nn.Parameter(shift if conv.bias is None else shift + conv.bias * scale, requires_grad=False)
+            conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None], requires_grad=False)
+            folded.set_submodule(name, getattr(norm, "act", nn.Identity()))
+        pairs = zip(body(image).values(), folded(image).values(), strict=True)
+        same = all((one - other).abs().max() <= 0.01 * one.abs().max() for one, other in pairs)
+    return folded if same else body
+
+
+def _frozen_norms(body: nn.Module, image: torch.Tensor) -> dict[str, nn.Conv2d]:
+    """The name of each frozen BatchNorm that reads what a convolution gives, and this convolution."""
     made_by: dict[int, nn.Conv2d] = {}
     pairs: dict[str, nn.Conv2d] = {}
     kept: list[torch.Tensor] = []  # so that no two outputs have one id
@@ -216,15 +253,7 @@ def fold_frozen_norms(body: nn.Module) -> None:
     names = {module: name for name, module in body.named_modules()}
     watched = [module for module in names if isinstance(module, nn.Conv2d) or type(module).__name__ in _FROZEN_NORMS]
     hooks = [module.register_forward_hook(remember) for module in watched]
-    first = next(body.parameters())
-    with torch.no_grad():
-        body(first.new_zeros(1, 3, _PROBE, _PROBE))
+    body(image)
     for hook in hooks:
         hook.remove()
-    for name, conv in pairs.items():
-        norm: Any = body.get_submodule(name)
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
-        conv.weight = nn.Parameter(conv.weight.detach() * scale[:, None, None, None], requires_grad=False)
-        conv.bias = nn.Parameter(shift if conv.bias is None else shift + conv.bias.detach() * scale, requires_grad=False)
-        body.set_submodule(name, getattr(norm, "act", nn.Identity()))
+    return pairs

@@ -13,7 +13,7 @@ from imptool import distributed
 from imptool.data.prediction import Prediction
 from imptool.data.tta import PLAIN, Tta
 from imptool.files import InputError
-from imptool.models.backbone import fold_frozen_norms
+from imptool.models.backbone import without_frozen_norms
 from imptool.models.parser import Parser
 from imptool.models.views import infer_views
 from imptool.recipe import Input
@@ -41,7 +41,7 @@ def choose_compute(model: Parser, device: torch.device, precision: Literal["floa
 
     None is bfloat16 on CUDA, else float32: few CPUs are faster in another. The model can no longer be trained or saved.
     """
-    fold_frozen_norms(model.detector.backbone.body)
+    model.detector.backbone.body = without_frozen_norms(model.detector.backbone.body)
     cuda = device.type == "cuda"
     chosen = precision or ("bfloat16" if cuda else "float32")
     model.use(model.compute.model_copy(update={"precision": chosen, "channels_last": cuda or model.compute.channels_last}))

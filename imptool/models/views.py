@@ -12,6 +12,7 @@ from imptool.data.tta import Tta
 from imptool.models.detector import Detections
 from imptool.models.parser import Parser
 
+_MASK = (28, 28)  # cells of a mask, as torchvision's heads give them
 _LEAST = 1e-30  # whose logarithm is finite
 
 
@@ -53,7 +54,7 @@ def infer_views(
     if not model.detects:
         return detections, mean, canvas
     merged = [_merge(model, of_image) for of_image in zip(*found, strict=True)]
-    masks = [torch.zeros_like(each["masks"]) for each in merged]
+    masks = [each["boxes"].new_zeros(len(each["boxes"]), 1, *_MASK) for each in merged]
     for (batch, features), mirrored in seen:
         views = [_placed(each, size, batch.image_sizes[0], tta.labels if mirrored else ()) for each in merged]
         own = model.masks(batch, features, [each["boxes"] for each in views], [each["labels"] for each in views])
@@ -77,13 +78,13 @@ def _add_probabilities(total: torch.Tensor, logits: torch.Tensor, mirror: Sequen
 def _placed(
     found: dict[str, torch.Tensor], from_size: tuple[int, int], to_size: tuple[int, int], mirror: Sequence[int]
 ) -> dict[str, torch.Tensor]:
-    """Detections in a view of another (height, width), mirrored where `mirror` gives the labels' mirror images."""
+    """Boxes, labels and scores in a view of another (height, width), mirrored where `mirror` says what each label is then."""
     scale = found["boxes"].new_tensor([to_size[1] / from_size[1], to_size[0] / from_size[0]] * 2)
     boxes, labels = found["boxes"] * scale, found["labels"]
     if mirror:
         boxes = torch.stack([to_size[1] - boxes[:, 2], boxes[:, 1], to_size[1] - boxes[:, 0], boxes[:, 3]], dim=1)
         labels = labels.new_tensor(mirror)[labels]
-    return {**found, "boxes": boxes, "labels": labels}
+    return {"boxes": boxes, "labels": labels, "scores": found["scores"]}
 
 
 def _merge(model: Parser, views: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from safetensors import safe_open
 
-from imptool.files import InputError
+from imptool.files import InputError, one_line
 
 State = dict[str, torch.Tensor]
 
@@ -75,7 +75,7 @@ def why_unreadable(error: Exception) -> str:
     """Why a file of tensors could not be read, in one line; without torch's advice to run what is in it."""
     if isinstance(error, pickle.UnpicklingError):
         return "it holds other things than tensors and plain values, and those are not run"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error)
 
 
 def torchvision_tensors(name: str, weights: str) -> State:

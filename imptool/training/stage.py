@@ -229,8 +229,8 @@ class StageJob:
         """Mean IOU over the foreground classes of the val split, as `imptool eval` gives it; None after a signal."""
         labels, items = self.dataset.labels, distributed.own_share(self.dataset.split(self.recipe.val_split))
         total = np.zeros((len(labels.classes),) * 2, np.int64)
-        distributed.share_buffers(self.model)
         model = self.trained.eval()
+        distributed.share_buffers(model)
         for item, pair, problem in read_ahead(partial(read_pair, self.dataset), items, workers=max(self.workers, 1)):
             if self.stop:
                 break
