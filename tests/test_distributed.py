@@ -99,14 +99,31 @@ def test_eval_of_predictions_by_two_processes_is_that_of_one_to_the_byte(convert
         assert Path("one", name).read_bytes() == Path("two", name).read_bytes(), errors
 
 
-def test_run_of_two_processes_measures_accumulates_and_resumes(converted: Path) -> None:
-    options = ("-o", "solver.batch=4", "-o", "solver.accumulate=2", "-o", "evaluate_every=2", "--out", "run", "--workers", "1")
+@pytest.mark.parametrize("ema", ["null", "0.5"])
+def test_run_of_two_processes_measures_accumulates_and_resumes(converted: Path, imptool: Imptool, ema: str) -> None:
+    options = (
+        "-o",
+        f"solver.ema={ema}",
+        "-o",
+        "solver.batch=4",
+        "-o",
+        "solver.accumulate=2",
+        "-o",
+        "evaluate_every=2",
+        "--out",
+        "run",
+        "--workers",
+        "1",
+    )
     process = torchrun("train", "tiny.yaml", *options)
     _, errors = finish(process)
     assert process.returncode == 0, errors
     lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     measured = [(line["iteration"], line["val_miou"]) for line in lines if "val_miou" in line]
     assert [iteration for iteration, _ in measured] == [2, 4]
+    assert imptool("eval", "run/best.safetensors").exit_code == 0  # in one process: all had the saved statistics of BatchNorm
+    (figures,) = json.loads(Path("run/eval-val-best/metrics.json").read_text())["semantic"].values()
+    assert figures["miou"] == pytest.approx(max(miou for _, miou in measured), abs=1e-6)
     Path("run/weights.safetensors").unlink()
     process = torchrun("train", "run", "--resume", "--workers", "0")
     output, errors = finish(process)
