@@ -177,7 +177,8 @@ def _write_page(steps: Sequence[page.Step], metrics: dict[str, Any], parsed: Seq
     }
     intro = (
         "A network parses clothing: a detector finds instances, their masks are projected onto a canvas with one layer for "
-        "each class, and the semantic head sees that canvas. It was trained here, from scratch, on drawn outfits."
+        "each class, and the semantic head sees that canvas. It was trained here, on drawn outfits, from the weights that come "
+        "with imptool, which photographs of people have trained."
     )
     page.write_page(Path("index.html"), "imptool: a first result", intro, sections, metrics["definitions"])
 

@@ -18,6 +18,7 @@ import imptool.demo as imptool_demo
 import imptool.outfits as imptool_outfits
 from imptool.cli import main
 from imptool.demo import COMMANDS, demo, headline
+from imptool.recipe import load_recipe
 from imptool.report.overlays import colour_canvas, colour_instances, side_by_side
 
 FEWER = {  # what is asked of each command, to take seconds in place of minutes
@@ -59,8 +60,11 @@ def test_the_page_opens_in_a_browser_with_every_picture(shown: Path, browser: Br
     assert min(widths) > 0
 
 
-def test_the_page_tells_every_command(shown: Path) -> None:
+def test_the_page_tells_every_command_and_what_the_training_started_from(shown: Path) -> None:
     words = (shown / "index.html").read_text()
+    assert load_recipe("outfits_lite").stages["full"].start == "ccp-lite"
+    assert "from the weights that come with imptool" in words
+    assert "from scratch" not in words
     for command, _ in COMMANDS:
         assert all(f"<span>{word}</span>" in words for word in shlex.split(shortened(command)))
 
