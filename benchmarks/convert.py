@@ -333,7 +333,7 @@ def run(*command: str | Path) -> tuple[float, float]:
 def convert(folder: Path, *, workers: int) -> tuple[float, float]:
     out = folder.with_name(CONVERTED)
     out.unlink(missing_ok=True)
-    return run("-m", "imptool", "convert-instances", folder, "--out", out, "--workers", str(workers))
+    return run("-m", "imptool", "convert-instances", folder, "--out", out, "--workers", str(workers if workers > 1 else 0))
 
 
 def decode(folder: Path) -> tuple[float, float]:

@@ -149,7 +149,7 @@ def theirs(trained: TrainedModel, folder: Path, device: torch.device) -> None:
 def ours(trained: TrainedModel, folder: Path, device: torch.device, arguments: argparse.Namespace) -> None:
     settings = Settings("", False, frozenset(SAVED), device, arguments.batch, arguments.workers, 2**31)
     with tempfile.TemporaryDirectory() as out:
-        found = find_photographs([str(folder)], Path(out))
+        found, _ = find_photographs([str(folder)], Path(out))
         problems = predict(trained, found, Path(out), settings, QUIET)
         if problems:
             raise SystemExit(problems[0])

@@ -5,7 +5,13 @@ As a library: `imptool.load("runs/...").predict("photograph.jpg")`; see `imptool
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,3 +27,20 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'imptool' has no attribute '{name}'")
     return getattr(import_module("imptool.files" if name == "InputError" else "imptool.library"), name)
+
+
+def _find_room_for_compiled_code() -> None:
+    """numba keeps what it compiles beside the source or in the user's cache, and fails where it may write to neither.
+
+    It gets a folder of this process then, and of those that it starts; code in one that others write to might be theirs.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    there = next((folder for folder in (cache, *cache.parents) if folder.exists()), cache)
+    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(folder, os.W_OK) for folder in (Path(__file__).parent, there)):
+        return
+    with suppress(OSError):
+        os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="imptool-")
+        atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
+
+
+_find_room_for_compiled_code()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from imptool import __version__
 from imptool.data.label_set import LabelSet
@@ -23,7 +23,7 @@ from imptool.data.palette import voc_palette
 from imptool.files import DEFAULT_WEIGHTS, InputError, one_line, parse_strict, read_yaml, whole_file
 from imptool.models import build_model
 from imptool.models.parser import Parser
-from imptool.models.weights import read_safetensors, sha256, why_unreadable
+from imptool.models.weights import check_stored, load_pickle, read_safetensors, sha256, why_unreadable
 from imptool.recipe import Recipe
 
 RUNS = Path("runs")
@@ -40,18 +40,23 @@ _CHECKPOINT = {
     "unreadable": dict,
     "best": dict,
     "log": dict,
+    "log_checksum": str,
 }
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model ready for inference, and what it was trained for."""
+    """A model ready for inference, and what it was trained for.
+
+    `unfinished` says how far its training has come, "" where that has ended.
+    """
 
     model: Parser
     name: str
     recipe: Recipe
     labels: LabelSet
     source: Path
+    unfinished: str = ""
 
 
 def save_checkpoint(
@@ -68,6 +73,7 @@ def save_checkpoint(
     unreadable: dict[str, str],
     best: dict[str, float],
     log: dict[str, float],
+    log_checksum: str,
 ) -> Path:
     """Write a checkpoint that a run resumes to the same bits from, then remove the older ones that the recipe does not keep."""
     path = run / f"checkpoint-{stage}-{iteration:07d}.pt"
@@ -81,9 +87,11 @@ def save_checkpoint(
         "unreadable": unreadable,
         "best": best,
         "log": log,
+        "log_checksum": log_checksum,
     }
-    with _whole_file(path) as temporary:
-        torch.save(state, temporary)
+    # Given a path, torch writes its name into the file: the temporary one, which is another in every run.
+    with _whole_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
     for older in checkpoints(run)[: -recipe.keep_checkpoints]:
         older.unlink()
     return path
@@ -92,9 +100,12 @@ def save_checkpoint(
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, tensors and plain values only; InputError when it is broken."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # about foreign pickles, which are refused just after
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load_pickle(path)
+        with zipfile.ZipFile(path) as archive:  # torch does not look at its checksums
+            if (part := archive.testzip()) is not None:
+                raise ValueError(f"{part} has changed")
         state.setdefault("average", {})  # of the weights; older versions had none
+        state.setdefault("log_checksum", "")  # so had they
         for key, kind in _CHECKPOINT.items():
             if not isinstance(state[key], kind):
                 raise TypeError(f"its {key} is of the type {type(state[key]).__name__}")
@@ -105,9 +116,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise TypeError(f"its {part} holds other things than numbers")
         if state["best"] and state["best"].keys() != {"miou", "iteration"}:
             raise TypeError("its best is no result")
+        check_stored(_tensors_in(state))
+    except InputError:
+        raise
     except Exception as error:  # torch raises half a dozen kinds for a broken or foreign file
         raise InputError(f"{path} is no checkpoint of imptool, or is damaged: {why_unreadable(error)}") from error
     return state
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a checkpoint's dictionaries, however deep."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors_in(part)
 
 
 def averaged_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -157,7 +180,8 @@ def save_weights(path: Path, model: Parser, name: str, recipe: Recipe, labels: L
             raise InputError(f"{large} holds values that are too large for float16: export without --half")
     about = _about(name, recipe, labels) | {"sha256": sha256(state)}
     with _whole_file(path) as temporary:
-        save_file(state, temporary, metadata={"imptool": json.dumps(about)})
+        # `save_file` would write to a file of its own beside it, which others may not read, and which a kill would leave.
+        temporary.write_bytes(save(state, metadata={"imptool": json.dumps(about)}))
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -166,6 +190,8 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         state, about = read_safetensors(path)
         if about is None:
             raise ValueError("it has no metadata of imptool")
+    except InputError:
+        raise
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no weights file of imptool, or is damaged: {one_line(error)}") from error
     return state, about
@@ -224,22 +250,49 @@ def load_run(run: Path, *, device: torch.device) -> TrainedModel:
     Args:
         run: its folder, or one of the weights files in it, such as `best.safetensors`.
     """
-    path = run if run.suffix == ".safetensors" and run.is_file() else _usable_file(run)
+    named = run.suffix == ".safetensors" and run.exists() and not run.is_dir()
+    path = run if named else _usable_file(run)
     if path is None:
         raise InputError(
             f"{run} has no {WEIGHTS} and no checkpoint of its last stage: imptool train {run} --resume goes on with it"
             if (run / "recipe.yaml").is_file()
             else f"{run} is no run of imptool train: no recipe.yaml and no {WEIGHTS} in it"
         )
+    checkpoint: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         state, about = load_weights(path)
     else:
         checkpoint = load_checkpoint(path)
         state, about = averaged_weights(checkpoint) or checkpoint["model"], checkpoint["about"]
     name, recipe, labels = parse_about(about, source=path)
+    _check_shapes(name, recipe, labels, state, source=path)
     model = build_model(name, recipe, labels, pretrained=False)
     load_state(model, state, source=path)
-    return TrainedModel(model.eval().to(device), name, recipe, labels, path)
+    return TrainedModel(model.eval().to(device), name, recipe, labels, path, _how_far(checkpoint, recipe, path))
+
+
+def _how_far(checkpoint: Mapping[str, Any], recipe: Recipe, path: Path) -> str:
+    """Where a checkpoint stands, if that is before its stage's end."""
+    stage = recipe.stages.get(checkpoint["stage"]) if checkpoint else None
+    if stage is None or checkpoint["iteration"] >= stage.iterations:
+        return ""
+    return (
+        f"training has not ended: {path} is of iteration {checkpoint['iteration']:,} of {stage.iterations:,} "
+        f"of stage {checkpoint['stage']}; imptool train {path.parent} --resume goes on"
+    )
+
+
+def _check_shapes(name: str, recipe: Recipe, labels: LabelSet, state: Mapping[str, torch.Tensor], *, source: Path) -> None:
+    """InputError where a file's tensors are not those that its recipe builds: a recipe can ask for all memory."""
+    with torch.device("meta"):  # shapes without values
+        wanted = build_model(name, recipe, labels, pretrained=False).state_dict()
+    for key, value in wanted.items():
+        found = list(state[key].shape) if key in state else "missing"
+        if found != list(value.shape):
+            raise InputError(
+                f"{source} holds the weights of another model or class list: {key} is {found}, and its recipe needs "
+                f"{list(value.shape)}"
+            )
 
 
 def newest_run(recipe_name: str = "", *, unfinished: bool = False) -> Path:

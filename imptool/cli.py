@@ -5,45 +5,66 @@ torch takes seconds to import, so every command imports its file when it runs; `
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from imptool import __version__
-from imptool.files import DEFAULT_WEIGHTS, InputError, find_shipped_weights, find_weights, nearest
-from imptool.report.progress import plain, say
+from imptool.files import DEFAULT_WEIGHTS, InputError, find_shipped_weights, find_weights, nearest, one_line
+from imptool.processes import stopped_by_signals
+from imptool.report.console import Console, Outputs, plain
+from imptool.report.progress import say
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from imptool.prediction.photographs import Photograph
 
 
 class _OneLine(click.ClickException):
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(" ".join(message.split())))
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Insufficient memory")  # of torch on CPU and CUDA, and of OpenCV
+
 
 class _Group(click.Group):
-    """Turns a user's mistake into one line on stderr and exit code 2, and Ctrl-C into 130."""
+    """Turns a user's mistake into one line on stderr and exit code 2, and Ctrl-C, SIGTERM and SIGHUP into one and 130."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        if not options.get("standalone_mode", True):  # within another command
+            return super().main(*args, **options)
+        with Outputs() as outputs:
+            try:
+                return super().main(*args, **options)
+            except SystemExit as end:
+                if end.code == 2 or not (reason := outputs.lost()):  # 2: its own line has been told
+                    raise
+                click.echo(f"Error: standard output cannot be written: {reason}", err=True)
+                raise SystemExit(end.code or 2) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of the work
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except InputError as error:
-            raise _OneLine(plain(" ".join(str(error).split()))) from error
-        except OSError as error:  # a full disk, a folder without permission
-            raise _OneLine(f"{error.filename or 'writing'}: {error.strerror or error}") from error
+            with stopped_by_signals():
+                return super().invoke(ctx)
+        except Exception as error:
+            if not (line := _line_of(error)):
+                raise
+            raise _OneLine(line) from error
         except KeyboardInterrupt:
             click.echo("stopped; what was finished is kept", err=True)
             ctx.exit(130)
@@ -88,12 +109,13 @@ def main() -> None:
     imptool inspect recipes/datasets/ccp.yaml --page      statistics, problems, a page
     imptool train recipes/ccp_lite.yaml                   train a recipe's stages
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run, or of any predictions
-    imptool compare runs/a runs/b                         evaluations side by side, and which differences are certain
+    imptool compare runs/a runs/b                         evaluations side by side, and which differences are significant
     imptool predict folder-of-photographs                 label PNGs, overlays, COCO results, a page
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name need not be text that the terminal can show
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError("the current folder is there no more: change to another one") from error
     warnings.filterwarnings("ignore", module="PIL")  # odd EXIF blocks and large pictures warn; neither is the user's concern
 
 
@@ -226,7 +248,9 @@ def convert_instances_command(
     except KeyboardInterrupt:
         click.echo("stopped; the same command with --resume goes on", err=True)
         sys.exit(130)
-    _exit_with_failures([problem for tally in tallies.values() for problem in (*tally.failed, *tally.flaws)])
+    lost = any(not tally.photographs for tally in tallies.values())  # of a whole split
+    problems = [problem for tally in tallies.values() for problem in (*tally.failed, *tally.flaws)]
+    _exit_with_failures(problems, code=2 if lost else 1)
 
 
 @main.command("inspect")
@@ -261,10 +285,8 @@ def inspect_command(
     """
     import json
 
-    from rich.console import Console
-
     from imptool.data.dataset import find_dataset_here, load_dataset
-    from imptool.files import check_free
+    from imptool.data.output import check_free, results_folder
     from imptool.inspect_dataset import (
         class_ids,
         inspect_dataset,
@@ -281,18 +303,20 @@ def inspect_command(
     folder = out or (Path("inspected", found.name) if page else None)
     if folder is not None and folder.resolve() == found.root.resolve():
         raise InputError(f"--out {folder} is the dataset itself: choose another folder")
-    if folder is not None:
-        check_free(folder, force=force)
-    console = Console(stderr=True, emoji=False) if as_json else _console()
-    inspection = inspect_dataset(found, workers=workers, console=console)
-    if as_json:
-        click.echo(json.dumps(to_plain(inspection), indent=1))
-    else:
-        print_inspection(inspection, console)
-    for path in write_inspection(inspection, folder) if folder is not None else ():
-        say(console, str(path))
-    if page and folder is not None:
-        say(console, f"{write_inspection_page(inspection, folder, count=sample, classes=classes)}")
+    with ExitStack() as held:
+        if folder is not None:
+            check = partial(check_free, force=force)
+            held.enter_context(results_folder(folder, check, sources=found.folders, parts=["pictures"]))
+        console = _console(stderr=as_json)
+        inspection = inspect_dataset(found, workers=workers, console=console)
+        if as_json:
+            click.echo(json.dumps(to_plain(inspection), indent=1))
+        else:
+            print_inspection(inspection, console)
+        for path in write_inspection(inspection, folder) if folder is not None else ():
+            say(console, str(path))
+        if page and folder is not None:
+            say(console, f"{write_inspection_page(inspection, folder, count=sample, classes=classes)}")
     if inspection.problems:
         sys.exit(1)
 
@@ -330,12 +354,19 @@ def train_command(
     torchrun --nproc-per-node 4 -m imptool train recipes/vcp_r50.yaml
     """
     from imptool.checkpoint import newest_run
+    from imptool.data.dataset import is_dataset
     from imptool.distributed import from_main, is_main, process_group
-    from imptool.files import check_free
+    from imptool.files import RECIPES, find_yaml
     from imptool.models.inference import choose_device
     from imptool.recipe import load_recipe
-    from imptool.train import Interrupted, train
+    from imptool.train import Interrupted, on_dataset_of, train
 
+    known = find_yaml(recipe, RECIPES)
+    if is_dataset(recipe if known is None else str(known)):
+        raise InputError(
+            f"{recipe} is a dataset, not a recipe: imptool convert-instances {recipe}, "
+            f"then imptool train recipes/ccp_lite.yaml --dataset {recipe}"
+        )
     if dataset is not None:
         override += (f"dataset={_quoted(dataset)}",)
     if seed is not None:
@@ -358,9 +389,9 @@ def train_command(
             run = run or out or newest_run(Path(recipe).stem, unfinished=True)
         else:
             run = out or Path("runs", Path(recipe).stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-            if is_main():
-                check_free(run, force=None)
         run, console = from_main(run), _console()
+        if resume and not any(each.startswith("dataset=") for each in override):
+            loaded = on_dataset_of(run, loaded)
         try:
             result = train(loaded, run, device=choose_device(device), workers=workers, console=console, resume=resume)
         except Interrupted as stop:
@@ -403,7 +434,10 @@ def train_command(
 @click.option("--split", help="In place of the recipe's val split.")
 @click.option("--dataset", help="In place of the recipe's: a YAML, a folder, or, for COCO results, the COCO JSON of the truth.")
 @click.option(
-    "--remap", multiple=True, metavar="ID=ID,...|YAML", help="What ids in --predictions mean: 7=1,8=0, or a YAML of such pairs."
+    "--remap",
+    multiple=True,
+    metavar="ID=ID,...|YAML",
+    help="What ids in --predictions mean: 7=1,8=0,default=0, or a YAML of such pairs.",
 )
 @click.option("--resize", is_flag=True, help="Take --predictions of other sizes, by the nearest pixel.")
 @click.option("--missing-as-background", is_flag=True, help="Score photographs without prediction as background.")
@@ -453,11 +487,10 @@ def eval_command(
         evaluate_predictions,
         evaluate_prior,
         evaluate_run,
-        is_unfinished,
+        evaluation_folder,
         print_evaluation,
         write_evaluation,
     )
-    from imptool.files import check_free
     from imptool.metrics.boundary import BANDS
 
     if sum(given is not None for given in (run, weights, predictions)) > 1:
@@ -472,11 +505,11 @@ def eval_command(
     widths = _band_widths(bands) if bands is not None else BANDS if boundary_bands else ()
     for option, size in (("--boundary-f", boundary_f), ("--boundary-iou", boundary_iou)):
         _check_size(option, size, whole=option == "--boundary-iou")
-    with process_group(on_cpu=device == "cpu"):
+    with process_group(on_cpu=device == "cpu"), ExitStack() as held:
         console = _console()
-        request = Request(split, widths, boundary_f or "", boundary_iou or "", baseline, out, workers, console, tta)
-        if out is not None and is_main() and not is_unfinished(out):
-            check_free(out, force=None)
+        request = Request(split, widths, boundary_f or "", boundary_iou or "", baseline, out, workers, console, held, tta)
+        if out is not None and is_main():
+            held.enter_context(evaluation_folder(out))
         if predictions is not None and dataset is not None:
             evaluated = evaluate_predictions(
                 predictions,
@@ -519,27 +552,25 @@ def eval_command(
 @click.option("--out", type=click.Path(path_type=Path), help="Also write compare.md, compare.csv and bands.png/.svg there.")
 @_force
 def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path | None, force: bool) -> None:
-    """Set evaluations side by side. Figures, classes, distance to the boundary, and which differences are certain.
+    """Set evaluations side by side. Figures, classes, distance to the boundary, and which differences are significant.
 
     RUN is a run that imptool eval has measured, or a folder that it wrote; NAME=RUN gives it a name. Differences are from the
-    first one; a star marks those whose 95 % interval (paired bootstrap over photographs) leaves out 0.
+    first one; a star marks those that are significant (95 %): the interval of the paired difference leaves out 0.
 
     \b
     imptool compare runs/panoptic-fpn/a runs/panoptic-fpn-imp/b
     imptool compare without=runs/a with=runs/b theirs=evaluations/my-val/their-label-pngs --out compared/
     imptool compare runs/a runs/b --format markdown > table.md
     """
-    from imptool.compare import compare, load_runs, print_comparison, write_comparison
-    from imptool.files import check_free
+    from imptool.compare import compare, comparison_folder, load_runs, print_comparison, write_comparison
 
-    if out is not None:
-        if (out / "metrics.json").is_file():
-            raise InputError(f"--out {out} holds an evaluation: choose another folder")
-        check_free(out, force=force)
-    compared = compare(load_runs(runs, split=split))
-    print_comparison(compared, _console(), format_)
-    for path in write_comparison(compared, out) if out is not None else ():
-        click.echo(path, err=format_ != "table")
+    with ExitStack() as held:
+        if out is not None:
+            held.enter_context(comparison_folder(out, force=force))
+        compared = compare(load_runs(runs, split=split))
+        print_comparison(compared, _console(), format_)
+        for path in write_comparison(compared, out) if out is not None else ():
+            click.echo(path, err=format_ != "table")
 
 
 @main.command("predict")
@@ -595,35 +626,41 @@ def predict_command(
 ) -> None:
     """Parse photographs: files, folders with all below, or globs. Writes label PNGs, overlays, COCO results and a page.
 
-    Cut-outs (--save all) are PNGs of every garment, transparent around it. Several GPUs share the photographs under torchrun.
+    Cut-outs (--save all) are PNGs of every garment, transparent around it. Several GPUs share the photographs under torchrun,
+    which takes --run for an option of its own, unless -- stands before predict.
 
     \b
     imptool predict my-photographs/
     imptool predict "shop/*/front*.jpg" --weights weights.safetensors --save cutouts --out garments/
     imptool predict my-photographs/ --resume
+    torchrun --nproc-per-node 4 -m imptool -- predict my-photographs/ --run runs/a
     """
     from imptool.checkpoint import load_run
     from imptool.data.tta import parse_tta
     from imptool.distributed import from_main, is_main, process_group
     from imptool.models.inference import choose_compute, choose_device
-    from imptool.predict import Settings, check_out, predict
+    from imptool.predict import Settings, predict, predictions_folder
     from imptool.prediction.photographs import find_photographs, title_of
 
     if run is not None and weights is not None:
         raise InputError("--run and --weights name different models: give one of them")
     saved = _outputs(save)
-    with process_group(on_cpu=device == "cpu"):
-        title = title_of(photographs)
+    with process_group(on_cpu=device == "cpu"), ExitStack() as held:
+        title, console = title_of(photographs), _console()
         out = out or Path("predictions", title)
         found: list[Photograph] = []
         if is_main():  # a wrong folder should not wait for the weights
-            check_out(out, resume=resume, force=force)
-            found = find_photographs(photographs, out)
-        console, place = _console(), choose_device(device)
+            held.enter_context(predictions_folder(out, resume=resume, force=force))
+            found, notes = find_photographs(photographs, out)
+            for note in notes:
+                say(console, f"note: {note}")
+        place = choose_device(device)
         named = run if weights is None else _weights_file(weights)
         trained = load_run(named or _newest_run_or_shipped(console), device=place)
         choose_compute(trained.model, place, precision)
         say(console, f"{trained.name} from {trained.source}, on {place} in {trained.model.compute.precision}")
+        if trained.unfinished:
+            say(console, f"note: {trained.unfinished}")
         views = parse_tta(tta, trained.labels)
         batch = batch or (4 if place.type == "cuda" else 1)
         settings = Settings(title, resume, saved, place, batch, workers, max_pixels, views)
@@ -651,16 +688,25 @@ def export_command(run: str | None, out: Path, half: bool, force: bool) -> None:
     import torch
 
     from imptool.checkpoint import load_run, newest_run, save_weights
+    from imptool.data.output import is_inside, results_folder
+
+    def check(_: Path) -> None:
+        if out.exists() and not force:
+            raise InputError(f"{out} is there already: add --force, or choose another --out")
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: the file's name must end in .safetensors")
-    if out.exists() and not force:
-        raise InputError(f"{out} is there already: add --force, or choose another --out")
-    missing = f"{run} is no run of imptool train and no file of weights"
-    trained = load_run(newest_run() if run is None else find_weights(run, missing=missing), device=torch.device("cpu"))
-    save_weights(out, trained.model, trained.name, trained.recipe, trained.labels, half=half)
+    with results_folder(out.parent, check):
+        missing = f"{run} is no run of imptool train and no file of weights"
+        trained = load_run(newest_run() if run is None else find_weights(run, missing=missing), device=torch.device("cpu"))
+        if is_inside(out, trained.source):
+            raise InputError(f"--out {out} is the model itself: choose another file")
+        save_weights(out, trained.model, trained.name, trained.recipe, trained.labels, half=half)
     size, classes = out.stat().st_size / 2**20, len(trained.labels.classes)
-    say(_console(), f"{out}: {trained.name} from {trained.source}, {classes} classes, {size:.0f} MiB")
+    console = _console()
+    say(console, f"{out}: {trained.name} from {trained.source}, {classes} classes, {size:.0f} MiB")
+    if trained.unfinished:
+        say(console, f"note: {trained.unfinished}")
 
 
 def _outputs(text: str) -> frozenset[str]:
@@ -677,7 +723,7 @@ def _weights_file(source: str) -> Path:
     """What `--weights` names."""
     missing = f"--weights {source}: no such file of weights (.safetensors)"
     path = find_weights(source, missing=missing)
-    if not (path.is_file() and path.suffix == ".safetensors"):
+    if path.is_dir() or path.suffix != ".safetensors":
         raise InputError(missing + ", but a folder" * path.is_dir())
     return path
 
@@ -740,12 +786,30 @@ def doctor_command() -> None:
         sys.exit(1)
 
 
-def _console() -> Console:
-    from rich.console import Console
+def _console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, quiet=not _speaks())
 
-    quiet = not _speaks()
-    # A pipe or file has no width: wide enough for every table.
-    return Console(quiet=quiet, emoji=False) if sys.stdout.isatty() else Console(width=120, quiet=quiet, emoji=False)
+
+def _line_of(error: Exception) -> str:
+    """What to say of a mistake, or of surroundings that do not do; "" for any other error, which is ours to mend."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return "out of memory: take smaller files, fewer --workers or a smaller batch, or free some"
+    if library := _library_at_fault(error):
+        return f"{library} cannot be imported: look at the environment variables that it reads ({one_line(error)})"
+    if isinstance(error, OSError):  # a full disk, a folder without permission
+        return f"{error.filename or 'writing'}: {error.strerror or error}"
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+        return f"{error.object!r} cannot be the name of a file in this locale: set LC_ALL=C.UTF-8"
+    return ""
+
+
+def _library_at_fault(error: Exception) -> str:
+    """The library that fails while it is imported, as it does on an environment variable with nonsense; "" where none does."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
+    library = str(frames[-1].f_globals["__name__"]).partition(".")[0] if frames else ""
+    return "" if library in ("imptool", "imp_kernels") else library
 
 
 def _speaks() -> bool:
@@ -768,8 +832,8 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
-def _exit_with_failures(problems: Sequence[str]) -> None:
-    """A long job finishes the good files, lists the bad ones and exits with 1."""
+def _exit_with_failures(problems: Sequence[str], code: int = 1) -> None:
+    """A long job finishes the good files, lists the bad ones and exits with 1, or with 2 where a split has no good one."""
     if not problems:
         return
     if not _speaks():
@@ -777,4 +841,4 @@ def _exit_with_failures(problems: Sequence[str]) -> None:
     click.echo(f"{len(problems)} could not be used:", err=True)
     for problem in problems:
         click.echo(f"  {plain(' '.join(problem.split()))}", err=True)
-    sys.exit(1)
+    sys.exit(code)

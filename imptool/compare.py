@@ -1,4 +1,4 @@
-"""`imptool compare`: evaluations side by side by figure, class and distance to the boundary; which differences are certain."""
+"""`imptool compare`: evaluations side by side by figure, class and distance to the boundary; significant differences."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import click
-import numpy as np
 from rich.console import Console
 
 from imptool.data.label_set import LabelSet
-from imptool.evaluation.figures import Measured, distance_key, groups_of, intervals_of
+from imptool.data.output import check_free, results_folder
+from imptool.evaluation.figures import Measured, Resampled, distance_key, groups_of
 from imptool.evaluation.record import METRICS, Evaluation, load_record
-from imptool.evaluation.sheets import WORDS, band_curves, for_plots, precision_shares, share, swatch
+from imptool.evaluation.sheets import TOO_FEW, WORDS, band_curves, for_plots, precision_shares, share, swatch
 from imptool.files import InputError, whole_file
 from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
-from imptool.metrics.bootstrap import is_certain
+from imptool.metrics.bootstrap import is_significant
 from imptool.report.page import Cell, Difference, Share
 from imptool.report.plots import plot_bands
 from imptool.report.progress import say
 from imptool.report.tables import Sheet, markdown, terminal_table
 
 _ABSENT = Share(math.nan, math.nan, math.nan)
+_STAR = "* significant (95 %)"
 _NO_DIFFERENCE = Difference(math.nan, math.nan, math.nan, False)
 
 
@@ -96,26 +98,30 @@ class Comparison:
         return {name: self._from_first(name) for name in self.others}
 
     def _from_first(self, name: str) -> dict[str, Difference]:
-        ours, theirs = self._figures[name], self._figures[self.first]
-        replicates = self._replicates(name), self._replicates(self.first)
-        keys = [key for key in replicates[0] if key in replicates[1] and key in ours and key in theirs]
-        intervals = intervals_of(
-            {key: replicates[0][key] - replicates[1][key] for key in keys},
-            # of few photographs, and of none, neither has an interval
-            {key: len(self.runs[name].images) if not math.isnan(ours[key].low + theirs[key].low) else 0 for key in keys},
-        )
+        changed = self._resampled(name).less(self._resampled(self.first))
         return {
-            key: Difference(ours[key].value - theirs[key].value, *interval, bool(is_certain(*interval)))
-            for key, interval in intervals.items()
-            if not math.isnan(ours[key].value - theirs[key].value)
+            key: Difference(changed.values[key], *interval, bool(is_significant(*interval)))
+            for key, interval in changed.intervals.items()
+            if self._is_alike(key) and not math.isnan(changed.values[key])
         }
 
-    def _replicates(self, name: str) -> Mapping[str, np.ndarray]:
-        semantic = self.measured[name].replicates if name in self.measured else {}
-        return {**semantic, **self.runs[name].precision_replicates}
+    def _resampled(self, name: str) -> Resampled:
+        precision = self.runs[name].precision_resampled
+        return self.measured[name].resampled | precision if name in self.measured else precision
 
     def _is_alike(self, key: str) -> bool:
         return key.rpartition("/")[2] not in self.unlike
+
+
+def comparison_folder(out: Path, *, force: bool) -> AbstractContextManager[None]:
+    """Hold the folder that a comparison goes to; InputError where it is an evaluation's, or not free and no `force`."""
+
+    def check(out: Path) -> None:
+        if (out / METRICS).is_file():
+            raise InputError(f"--out {out} holds an evaluation: choose another folder")
+        check_free(out, force=force)
+
+    return results_folder(out, check)
 
 
 def load_runs(arguments: Sequence[str], *, split: str) -> dict[str, Evaluation]:
@@ -141,9 +147,9 @@ def load_runs(arguments: Sequence[str], *, split: str) -> dict[str, Evaluation]:
 
 
 def _evaluation_folder(path: Path, split: str) -> Path:
-    if path.name == METRICS or (path / METRICS).is_file():
+    if path.name == METRICS or (path / METRICS).exists():
         return path
-    if (path / f"eval-{split}" / METRICS).is_file():
+    if (path / f"eval-{split}" / METRICS).exists():
         return path / f"eval-{split}"
     if not path.exists():
         raise InputError(f"{path} does not exist: name runs, or folders that imptool eval wrote")
@@ -199,7 +205,7 @@ def _models(compared: Comparison) -> Sheet:
     first = compared.runs[compared.first]
     title = f"{first.dataset}, split {first.split}, {len(first.images):,} photographs (percent)"
     rows: list[list[Cell]] = [[name, *(compared.figure(name, key) for key in keys)] for name in compared.runs]
-    captions = ["in brackets: 95 % interval, bootstrap over photographs", _augmented(compared)]
+    captions = [f"in brackets: 95 % interval over photographs; {TOO_FEW}", _augmented(compared)]
     return Sheet(title, ["run", *keys.values()], rows, "; ".join(filter(None, captions)))
 
 
@@ -214,7 +220,7 @@ def _differences(compared: Comparison) -> Sheet:
     rows: list[list[Cell]] = [
         [_words(key), *(compared.difference(name, key) for name in compared.others)] for key in compared.keys if compared.others
     ]
-    caption = "* certain: the 95 % interval of the difference, by paired bootstrap over photographs, leaves out 0"
+    caption = f"{_STAR}: the interval of the paired difference leaves out 0; {TOO_FEW}"
     return Sheet(f"Difference from {compared.first} (points)", ["", *compared.others], rows, caption)
 
 
@@ -234,7 +240,7 @@ def _classes(compared: Comparison) -> Sheet:
         if labels.things != labels.foreground:
             rows.append(row("mean, things", "miou_things"))
     columns = ["IOU by class", *names, *(f"{name}\nless {compared.first}" for name in others)]
-    return Sheet("Classes (percent, points)", columns, rows, "* certain" if others else "")
+    return Sheet("Classes (percent, points)", columns, rows, _STAR if others else "")
 
 
 def _things(compared: Comparison) -> Sheet:
@@ -252,7 +258,7 @@ def _things(compared: Comparison) -> Sheet:
         rows.append([swatch(labels, channel), *gains, f"{instances.get(class_id, 0):,}", f"{pixels[channel]:,}"])
     rows.append(["average", *(compared.difference(name, "miou_things") for name in others), "", ""])
     columns = ["thing", *(f"{name}\nless {compared.first}" for name in others), "instances", "area, px"]
-    return Sheet("Things: gain in IOU, and how many there are (points)", columns, rows, "* certain")
+    return Sheet("Things: gain in IOU, and how many there are (points)", columns, rows, _STAR)
 
 
 def _bands(compared: Comparison) -> Sheet:
@@ -269,7 +275,7 @@ def _bands(compared: Comparison) -> Sheet:
             ]
         )
     columns = ["within px", *(f"{name}\nmIOU" for name in names), *(f"{name}\nless {compared.first}" for name in others)]
-    return Sheet("Near the boundary (percent, points)", columns, rows, "* certain" if others else "")
+    return Sheet("Near the boundary (percent, points)", columns, rows, _STAR if others else "")
 
 
 def _words(key: str) -> str:
@@ -297,20 +303,21 @@ def print_comparison(compared: Comparison, console: Console, format_: str) -> No
 def to_csv(compared: Comparison) -> str:
     """A line for each figure of the split, of its groups and classes, within each band, and of AP, of every run.
 
-    Its value and interval, its difference from the first run and the interval of that; shares are 0..1.
+    Its value and interval, its difference from the first run, the interval of that, and whether it is significant (95 %):
+    empty where that is not known. Shares are 0..1.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ["figure", "class", "group", "within_px", "run", "value", "low", "high"]
-    writer.writerow([*head, "difference", "difference_low", "difference_high", "certain"])
+    writer.writerow([*head, "difference", "difference_low", "difference_high", "significant"])
     for key, *named in _rows(compared):
         for name in compared.runs:
             value = compared.figure(name, key)
             change = compared.difference(name, key) if name in compared.others else _NO_DIFFERENCE
             if not math.isnan(value.value):
-                certain = "" if math.isnan(change.value) else "yes" if change.certain else "no"
+                significant = "" if math.isnan(change.low) else "yes" if change.significant else "no"
                 numbers = [_number(number) for number in (*value[:3], *change[:3])]
-                writer.writerow([*named, name, *numbers, certain])
+                writer.writerow([*named, name, *numbers, significant])
     return text.getvalue()
 
 

@@ -10,22 +10,27 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from imptool.data.dataset import Dataset
-from imptool.data.export import NUMBERLESS, SMALL, Block, Export, Tally, convert_block, image_ids, to_json
+from imptool.data.export import NUMBERLESS, SMALL, Block, Export, Tally, convert_block, image_ids, lost_block, to_json
+from imptool.data.images import IMAGE_SUFFIXES
 from imptool.data.instances import INSTANCES, categories, conversion_info
 from imptool.data.journal import Journal
 from imptool.data.layouts import Item
-from imptool.files import InputError, alone_in, dump_yaml, map_ahead, whole_file
+from imptool.data.layouts.pairs import is_there
+from imptool.data.output import check_apart, results_folder
+from imptool.files import InputError, dump_yaml, some, whole_file
+from imptool.processes import map_ahead
+from imptool.report.console import plain
 from imptool.report.progress import ProgressBar, count_of, say
 
 _BLOCK = 64  # photographs that one process converts at a time
@@ -73,7 +78,7 @@ def convert_instances(
     target = _target(dataset, export, out)
     for split in dataset.splits:
         dataset.split(split)  # an empty one is refused before anything is written
-    for note in dataset.notes:
+    for note in (*dataset.remarks, *dataset.notes):
         say(console, f"note: {note}")
     if not dataset.has_photographs:
         say(console, f"note: {dataset.root} has no photographs: sizes are those of the labels; train and eval need photographs")
@@ -82,20 +87,27 @@ def convert_instances(
         say(console, f"{target.folder}: complete already, there is nothing to go on with; --force makes it anew")
         return {}
     _check_source(dataset, target)
-    _check_room(target, journals, force=force, resume=resume)
-    gc.freeze()  # the list of photographs: collecting would go through all of it again and again, for 3 to 7 % of the time
-    try:
-        with alone_in(journals):
+    parts = [journals.name, *{path.name for path in target.pictures.values()}]
+    check = partial(_check_room, target, journals, force=force, resume=resume)
+    with results_folder(target.folder, lambda _: check(), parts=parts):
+        gc.freeze()  # the list of photographs: collecting would go through all of it again and again, for 3 to 7 % of the time
+        try:
             tallies = _convert_splits(dataset, export, target, journals, workers=workers, resume=resume, console=console)
-    finally:
-        gc.unfreeze()
-    shutil.rmtree(journals)
+        finally:
+            gc.unfreeze()
+        shutil.rmtree(journals)
     if not any(tally.photographs for tally in tallies.values()):
-        _remove_empty(target.folder)
         failed = [problem for tally in tallies.values() for problem in tally.failed]
-        raise InputError(f"{dataset.source}: none of its {len(failed)} photographs can be used; the first: {failed[0]}")
+        number = _count_photographs(dataset) or len(failed)
+        raise InputError(f"{dataset.source}: none of its {number} photographs can be used; the first: {failed[0]}")
     _print_summary(dataset, export, tallies, target, console)
     return tallies
+
+
+def _count_photographs(dataset: Dataset) -> int:
+    """The photographs that are there; an item may be a label map alone, or a bad row of a JSON."""
+    items = [item for members in dataset.splits.values() for item in members]
+    return len({item.image for item in items if item.image.suffix.lower() in IMAGE_SUFFIXES and is_there(item.image)})
 
 
 def _target(dataset: Dataset, export: Export, out: Path | None) -> Target:
@@ -120,16 +132,18 @@ def _target(dataset: Dataset, export: Export, out: Path | None) -> Target:
 
 
 def _check_source(dataset: Dataset, target: Target) -> None:
-    """Results are never written over what they are made from, whatever is asked."""
+    """Results are never written over what they are made from, nor among it, whatever is asked."""
+    results = [path for path in (*target.results.values(), target.description) if path is not None]
+    for folder in {*target.pictures.values(), *(path.parent for path in results)}:
+        check_apart(folder, dataset.folders, holds=False)
     names: dict[Path, set[str]] = {dataset.source.parent: {dataset.source.name}}
     for items in dataset.splits.values():
         for item in items:
             for path in (item.image, item.label, *item.more_labels):
                 names.setdefault(path.parent, set()).add(path.name)
     sources = {folder.resolve(): found for folder, found in names.items()}
-    results = [path.resolve() for path in (*target.results.values(), target.description) if path is not None]
     pictures = {path.resolve() for path in target.pictures.values()}
-    over = [path for path in results if path.name in sources.get(path.parent, ())]
+    over = [path for path in map(Path.resolve, results) if path.name in sources.get(path.parent, ())]
     onto_root = target.pictures and target.folder.resolve() == dataset.root.resolve()  # lists of splits may lie there
     if onto_root or over or any(not pictures.isdisjoint((folder, *folder.parents)) for folder in sources):
         raise InputError(f"{target.folder} holds {dataset.name} itself: choose another --out")
@@ -168,11 +182,15 @@ def _convert_splits(
         }
         numbered = [(ids[item.stem], item) for item in items]
         blocks = [numbered[start : start + _BLOCK] for start in range(0, len(numbered), _BLOCK)]
-        convert = partial(convert_block, replace(dataset, splits={}), export, target.pictures.get(split, target.folder))
-        with Journal(journals / f"{split}.lines", header, resume=resume) as journal:
+        pictures = target.pictures.get(split, target.folder)
+        convert = partial(convert_block, replace(dataset, splits={}), export, pictures)
+        with Journal(journals / f"{split}.lines", header, pictures, resume=resume) as journal:
             fast = export.format == "coco" and export.segmentation == "rle"
-            several = workers if len(items) > (_ENOUGH if fast else _ENOUGH_SLOW) else 1
-            _fill_journal(journal, convert, blocks, split, workers=several, console=console)
+            few = len(items) <= (_ENOUGH if fast else _ENOUGH_SLOW)
+            # What stopped an earlier attempt may have been a photograph that ends the process that reads it.
+            several = min(workers, int(journal.taken_up)) if few else workers
+            lost = partial(_lost, dataset)
+            _fill_journal(journal, convert, lost, blocks, split, workers=several, console=console)
         opened[split] = journal
     usable = [split for split, journal in opened.items() if journal.tally.photographs]
     for split, journal in opened.items():
@@ -188,6 +206,7 @@ def _convert_splits(
 def _fill_journal(
     journal: Journal,
     convert: Callable[[Sequence[tuple[int, Item]]], Block],
+    lost: Callable[[tuple[int, Item], str], Block],
     blocks: Sequence[Sequence[tuple[int, Item]]],
     split: str,
     *,
@@ -199,12 +218,19 @@ def _fill_journal(
     done = total - sum(map(len, waiting))
     if done:
         say(console, f"{split}: going on after {done:,} of {total:,}")
-    with ProgressBar(console, split, total=total, start=done) as bar:
-        converted = map_ahead(convert, waiting, workers=workers)
+    with (
+        ProgressBar(console, split, total=total, start=done) as bar,
+        closing(map_ahead(convert, waiting, workers=workers, lost=lost)) as converted,
+    ):
         for block, items in zip(converted, waiting, strict=True):
             journal.append(block)
             done += len(items)
             bar.update(done)
+
+
+def _lost(dataset: Dataset, numbered: tuple[int, Item], why: str) -> Block:
+    _, item = numbered
+    return lost_block(dataset, item, f"{item.label}: {why}")
 
 
 def _fingerprint(items: Sequence[Item]) -> str:
@@ -226,17 +252,23 @@ def _write_result(path: Path, dataset: Dataset, split: str, export: Export, jour
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
         if export.format == "semantic":
             file.writelines(f"{json.loads(line)}\n" for line in journal.images())
-            return
-        file.write('{"annotations":[')
-        ids = count(1)
-        for number, line in enumerate(journal.annotations()):
-            own = re.sub(NUMBERLESS, lambda _: f'"id":{next(ids)},', line) if export.format == "coco" else line
-            file.write(f"{',' if number else ''}{own}")
-        file.write(f'],"categories":{to_json(categories(dataset, panoptic=export.format == "panoptic"))},"images":[')
-        for number, line in enumerate(journal.images()):
-            file.write(f"{',' if number else ''}{line}")
-        info = conversion_info(dataset, split, export) | {"left_out": journal.tally.left_out}
-        file.write(f'],"info":{to_json(info)},"licenses":[]}}\n')
+        else:
+            _write_document(file, dataset, split, export, journal)
+        file.flush()
+        os.fsync(file.fileno())  # the journal is removed next: a power cut must not take both
+
+
+def _write_document(file: TextIO, dataset: Dataset, split: str, export: Export, journal: Journal) -> None:
+    file.write('{"annotations":[')
+    ids = count(1)
+    for number, line in enumerate(journal.annotations()):
+        own = re.sub(NUMBERLESS, lambda _: f'"id":{next(ids)},', line) if export.format == "coco" else line
+        file.write(f"{',' if number else ''}{own}")
+    file.write(f'],"categories":{to_json(categories(dataset, panoptic=export.format == "panoptic"))},"images":[')
+    for number, line in enumerate(journal.images()):
+        file.write(f"{',' if number else ''}{line}")
+    info = conversion_info(dataset, split, export) | {"left_out": journal.tally.left_out}
+    file.write(f'],"info":{to_json(info)},"licenses":[]}}\n')
 
 
 def _write_description(path: Path, dataset: Dataset, splits: Mapping[str, str]) -> None:
@@ -277,14 +309,6 @@ def _path_from(folder: Path, photographs: Path) -> str:
     return str(photographs)
 
 
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder, and those above it in the current one, where nothing is left in them."""
-    for path in (folder, *folder.parents):
-        if path in (Path(), path.parent) or any(path.iterdir()):
-            return
-        path.rmdir()
-
-
 def _print_summary(dataset: Dataset, export: Export, tallies: Mapping[str, Tally], target: Target, console: Console) -> None:
     if export.format != "semantic":
         console.print(_class_table(dataset, tallies))
@@ -297,6 +321,8 @@ def _print_summary(dataset: Dataset, export: Export, tallies: Mapping[str, Tally
             line = f"{target.results[split]}: not written, no photograph of this split can be used"
         if tally.crowds:
             line += f", {tally.crowds:,} of them marked as crowds"
+        if tally.unknown:
+            line += f"; {tally.unknown:,} without a mask, as crowds where no mask lies"
         if tally.dropped:
             line += f"; {tally.dropped:,} under --min-area dropped"
         if tally.hidden:
@@ -307,29 +333,22 @@ def _print_summary(dataset: Dataset, export: Export, tallies: Mapping[str, Tally
             changed = f"{tally.wrong_pixels:,} pixels lost or added, {share:.2%} of the instances"
             say(console, f"  --simplify {export.simplify:g} px: {changed}")
         if tally.empty:
-            say(console, f"  {len(tally.empty)} without any instance (all background or ignored): {_some(tally.empty)}")
+            say(console, f"  {len(tally.empty)} without any instance (all background or ignored): {some(tally.empty, 20)}")
 
 
 def _class_table(dataset: Dataset, tallies: Mapping[str, Tally]) -> Table:
-    table = Table(title=f"Instances of {escape(dataset.name)}", caption="side: of a square of the mean area, px")
+    table = Table(title=f"Instances of {plain(dataset.name)}", caption="side: of a square of the mean area, px")
     for heading in ("class", "group"):
         table.add_column(heading, overflow="fold")
     for heading in (*tallies, "side", f"under {SMALL} px"):
-        table.add_column(escape(heading), justify="right")
+        table.add_column(plain(heading), justify="right")
     for row in categories(dataset):
         key = str(row["id"])
         counts = [tally.instances[key] for tally in tallies.values()]
         area = sum(tally.area[key] for tally in tallies.values())
         side = f"{math.sqrt(area / sum(counts)):.0f}" if sum(counts) else ""
         small = sum(tally.small[key] for tally in tallies.values())
-        table.add_row(
-            escape(row["name"]), escape(row["supercategory"]), *(f"{count:,}" for count in counts), side, f"{small:,}"
-        )
+        table.add_row(plain(row["name"]), plain(row["supercategory"]), *(f"{count:,}" for count in counts), side, f"{small:,}")
     table.add_section()
     table.add_row("all", "", *(f"{tally.instances.total():,}" for tally in tallies.values()), "", "")
     return table
-
-
-def _some(names: Sequence[str], most: int = 20) -> str:
-    """Names in one line, at most so many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

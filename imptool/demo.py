@@ -23,6 +23,7 @@ from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.images import read_image
 from imptool.data.instances import file_name, read_instances
 from imptool.data.layouts import Item
+from imptool.data.output import contents, results_folder
 from imptool.data.palette import voc_palette
 from imptool.data.prediction import coco_results
 from imptool.files import InputError, whole_file
@@ -65,12 +66,14 @@ def demo(out: Path, *, run: Callable[[Sequence[str]], None], console: Console) -
     Raises:
         InputError: the folder holds something that the demo did not make.
     """
-    _make_room(out)
     steps = []
-    with chdir(out):
+    with results_folder(out, _check_room), chdir(out):
+        _make_room()
         say(console, f"Everything goes to {out}/. The same commands work on your own data.")
         for number, (command, about) in enumerate(COMMANDS, start=1):
-            say(console, f"\n[{number}/{len(COMMANDS)}] {about}.\n      {out}$ {command}")
+            say(console, "")
+            say(console, f"[{number}/{len(COMMANDS)}] {about}.")
+            say(console, f"      {out}$ {command}")
             began = time.monotonic()
             run(command.split()[1:])
             steps.append(page.Step(command, about, time.monotonic() - began))
@@ -82,15 +85,20 @@ def demo(out: Path, *, run: Callable[[Sequence[str]], None], console: Console) -
     return out / "index.html"
 
 
-def _make_room(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, not a folder: choose another OUT")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / _MARK).is_file():
-            raise InputError(f"{out} holds something that the demo did not make: choose an empty or new folder")
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / _MARK).touch()
+def _check_room(out: Path) -> None:
+    if contents(out) and not (out / _MARK).is_file():
+        raise InputError(f"{out} holds something that the demo did not make: choose an empty or new folder")
+
+
+def _make_room() -> None:
+    """Empty the current folder, but for our lock."""
+    for name in contents(Path()):
+        path = Path(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    Path(_MARK).touch()
 
 
 def _parse_examples() -> list[_Parsed]:
@@ -229,5 +237,8 @@ def _made(steps: Sequence[page.Step], metrics: dict[str, Any]) -> dict[str, str]
 
 
 def _print_summary(metrics: dict[str, Any], seconds: float, out: Path, console: Console) -> None:
-    figures = "\n".join(f"  {figure:>6}  {what}" for what, figure in headline(metrics).items())
-    say(console, f"\nDone in {page.duration(seconds)}.\n{figures}\nOpen {out / 'index.html'} in a browser.")
+    say(console, "")
+    say(console, f"Done in {page.duration(seconds)}.")
+    for what, figure in headline(metrics).items():
+        say(console, f"  {figure:>6}  {what}")
+    say(console, f"Open {out / 'index.html'} in a browser.")

@@ -92,7 +92,10 @@ def _group() -> Any:
 
 def local_rank() -> int:
     """The place of this process on its machine: the number of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    text = os.environ.get("LOCAL_RANK", "0")
+    if not text.isdecimal():
+        raise InputError(f"LOCAL_RANK is '{text}', and not a number: start it with torchrun, or unset it")
+    return int(text)
 
 
 def is_main() -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances
 from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet
 from imptool.data.layouts import Item
+from imptool.data.output import check_apart, check_free, contents, refuse_link, results_folder
 from imptool.data.tta import parse_tta
 from imptool.evaluation.counts import Cells
 from imptool.evaluation.from_files import RESULTS, Predictions, find_maps, parse_remap, predicted_results
@@ -47,7 +50,8 @@ class Request:
         split: None for the one that is meant: the recipe's, "val", or the only one.
         bands, boundary_f, boundary_iou: as in `Cells`.
         baseline: "prior" or None.
-        out: None for a folder of its own.
+        out: None for a folder of its own; else the caller holds it.
+        held: keeps hold of the folder of its own until all is written.
         tta: test-time augmentation of a run, as `parse_tta` takes it.
     """
 
@@ -59,10 +63,25 @@ class Request:
     out: Path | None
     workers: int
     console: Console
+    held: ExitStack
     tta: str | None = None
 
     def cells(self, labels: LabelSet) -> Cells:
         return Cells(len(labels.classes), self.bands, self.boundary_f, self.boundary_iou)
+
+    def claim(self, own: Path, sources: Iterable[Path] = (), *, check: Callable[[Path], object] = lambda _: None) -> Path:
+        """The folder of the results, held: `out`, else its own, where `check` has nothing against it.
+
+        Raises:
+            InputError: it lies among the sources, as in `check_apart`; or as `results_folder`.
+        """
+        out = own if self.out is None else self.out
+        if distributed.is_main():
+            check_apart(out, sources, holds=False)
+            if self.out is None:
+                refuse_link(own)
+                self.held.enter_context(results_folder(own, check))
+        return out
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,8 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
     split = recipe.val_split if request.split is None else request.split
     labels = trained.labels  # of older weights, the dataset says what is left and what right
     tta = parse_tta(request.tta, labels if labels.left_right is not None else replace(labels, left_right=found.left_right))
-    out = request.out or _folder_of_weights(trained.source, found, split, str(tta))
+    own, check = _folder_of_weights(trained.source, found, split, str(tta))
+    out = request.claim(own, found.folders, check=check)
     source = RunPredictions(trained, found, device, tta)
     result = measure(
         source,
@@ -116,6 +136,8 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
 def evaluate_prior(request: Request, *, dataset: str) -> Evaluated:
     """Measure the position prior alone, counted on the split `train`."""
     found = load_dataset(dataset)
+    if request.out is not None:
+        check_apart(request.out, found.folders, holds=False)
     result = measure(
         None,
         main=PRIOR,
@@ -144,7 +166,7 @@ def evaluate_predictions(
         InputError: as `find_maps`, `predicted_results` and `measure`.
     """
     if path.suffix.lower() == ".json" and not path.is_dir():
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"--predictions {path}: no such file")
         about_maps = (remap, resize, missing_as_background, request.baseline)
         if any((*about_maps, request.bands, request.boundary_f, request.boundary_iou)):
@@ -158,10 +180,11 @@ def evaluate_predictions(
         raise InputError(f"--predictions {path} and --baseline prior would be told by one name: rename the folder")
     pairs = parse_remap(remap, labels)
     source = find_maps(path, found, split, remap=pairs, resize=resize, missing_as_background=missing_as_background)
-    out = request.out or own_folder(path, found.name, str(found.source), split)
-    for taken in {source.folder, *(item.label.parent for item in found.split(split)[:1])}:
-        if out.resolve().is_relative_to(taken.resolve()):
-            raise InputError(f"--out {out} lies in {taken}, whose PNGs are label maps: choose another folder")
+    out = request.claim(
+        own_folder(path, found.name, split),
+        {source.folder, *found.folders},
+        check=partial(_check_own, measured=path, source=str(found.source)),
+    )
     tally, notes = None, []
     if (results := path / RESULTS).is_file():
         try:
@@ -209,7 +232,7 @@ def _evaluate_results(path: Path, request: Request, dataset: str) -> Evaluated:
         raise InputError(f"{dataset}: split {split} has no images")
     tally.add_all(predicted_results(path, document))
     tally.seen = {image["id"] for image in document["images"]}
-    out = request.out or own_folder(path, name, source, split)
+    out = request.claim(own_folder(path, name, split), check=partial(_check_own, measured=path, source=source))
     result = Evaluation(name, source, split, labels, {"predictions": str(path)}, path.stem, images)
     add_precision(result, tally, request.console)
     return Evaluated(result, out)
@@ -234,29 +257,35 @@ def write_evaluation(evaluated: Evaluated, folder: Path) -> list[Path]:
     return [*paths, write_report(result, folder, examples)]
 
 
-def is_unfinished(folder: Path) -> bool:
-    """Whether a folder holds nothing but what an evaluation that was stopped has left: its figures are written last."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return names <= {COUNTS, PER_IMAGE}
+def evaluation_folder(out: Path) -> AbstractContextManager[None]:
+    """Hold the folder that an evaluation is asked to go to: a free one, or one that an evaluation has left unfinished."""
+
+    def check(out: Path) -> None:
+        if not contents(out) <= {COUNTS, PER_IMAGE}:  # figures are written last
+            check_free(out, force=None)
+
+    return results_folder(out, check)
 
 
-def own_folder(measured: Path, dataset: str, source: str, split: str, suffix: str = "") -> Path:
-    """Where the results of predictions or weights go that are in no run: an evaluation replaces its own.
+def own_folder(measured: Path, dataset: str, split: str, suffix: str = "") -> Path:
+    """Where the results of predictions or weights go that are in no run.
 
     Args:
-        measured: the predictions or weights. dataset, source: the name of the dataset, and where its description lies.
+        measured: the predictions or weights. dataset: its name.
         suffix: what tells this evaluation of them from others.
-    Raises:
-        InputError: there are results of others.
     """
     name = measured.resolve().stem if measured.is_file() else measured.resolve().name
-    folder = Path("evaluations", f"{dataset}-{split}", name + suffix)
-    return distributed.from_main(_checked_folder(folder, measured, source) if distributed.is_main() else folder)
+    return Path("evaluations", f"{dataset}-{split}", name + suffix)
 
 
-def _checked_folder(folder: Path, measured: Path, source: str) -> Path:
-    if not folder.exists() or not any(folder.iterdir()):
-        return folder
+def _check_own(folder: Path, *, measured: Path, source: str) -> None:
+    """An evaluation replaces its own results; InputError where there are others.
+
+    Args:
+        measured: the predictions or weights. source: where the description of the dataset lies.
+    """
+    if not contents(folder):
+        return
     try:
         plain = read_json(folder / METRICS)
         earlier, earlier_source = plain.get("predictions") or plain["weights"], plain["dataset"]["source"]
@@ -266,19 +295,20 @@ def _checked_folder(folder: Path, measured: Path, source: str) -> Path:
     if not same:
         of = f"{earlier} on {earlier_source}" if earlier_source else earlier
         raise InputError(f"{folder} already holds results of {of}: choose another --out")
-    return folder
 
 
-def _folder_of_weights(weights: Path, dataset: Dataset, split: str, tta: str) -> Path:
+def _folder_of_weights(weights: Path, dataset: Dataset, split: str, tta: str) -> tuple[Path, Callable[[Path], object]]:
     """In their run, or a folder of their own where they are in none; best weights and early stages are told from the last.
 
-    So is test-time augmentation: it does not replace an evaluation without.
+    So is test-time augmentation: it does not replace an evaluation without. Gives what to ask of the folder as well.
     """
     suffix = f"-tta-{tta.replace(',', '-')}" if tta else ""
     if not (weights.parent / "recipe.yaml").is_file():
-        return own_folder(weights, dataset.name, str(dataset.source), split, suffix)
+        check = partial(_check_own, measured=weights, source=str(dataset.source))
+        return own_folder(weights, dataset.name, split, suffix), check
     last = weights.name == "weights.safetensors" or weights.suffix == ".pt"
-    return weights.parent / f"eval-{split}{'' if last else '-' + weights.stem.removeprefix('weights-')}{suffix}"
+    name = f"eval-{split}{'' if last else '-' + weights.stem.removeprefix('weights-')}{suffix}"
+    return weights.parent / name, lambda _: None
 
 
 def _split(request: Request, dataset: Dataset) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from imptool.data.coco import decode_masks
 from imptool.data.dataset import Dataset
@@ -27,6 +26,7 @@ from imptool.data.layouts import Item
 from imptool.data.palette import voc_palette
 from imptool.data.survey import (
     KINDS,
+    Converted,
     Facts,
     Problem,
     Statistics,
@@ -37,8 +37,10 @@ from imptool.data.survey import (
     repeated_photographs,
     summarise,
 )
-from imptool.files import InputError, map_ahead, nearest, whole_file, write_json
+from imptool.files import InputError, nearest, whole_file, write_json
+from imptool.processes import map_ahead
 from imptool.report import page
+from imptool.report.console import plain
 from imptool.report.overlays import colour_classes, colour_instances, drawable
 from imptool.report.plots import plot_areas, plot_class_counts, plot_histogram, plot_together
 from imptool.report.progress import ProgressBar, count_of, say
@@ -74,7 +76,7 @@ def inspect_dataset(dataset: Dataset, *, workers: int, console: Console) -> Insp
     if not items:
         raise InputError(f"{dataset.source}: all its splits are empty")
     here = replace(dataset, splits={})
-    surveyed = _in_blocks(partial(examine, here), items, "inspected", workers=workers, console=console)
+    surveyed = _in_blocks(partial(examine, here), items, _lost, "inspected", workers=workers, console=console)
     problems = [problem for facts in surveyed for problem in facts.problems]
     problems += [Problem("annotation", (), note) for note in dataset.notes]
     problems += [Problem("pair", (), f"the split {split} is empty") for split, found in dataset.splits.items() if not found]
@@ -84,20 +86,38 @@ def inspect_dataset(dataset: Dataset, *, workers: int, console: Console) -> Insp
     converted, unreadable = read_converted(dataset)
     problems += unreadable
     if converted:
-        problems += _in_blocks(partial(compare, here), converted, "compared", workers=workers, console=console)
+        problems += _in_blocks(partial(compare, here), converted, _lost_compared, "compared", workers=workers, console=console)
     order = list(KINDS)
     problems.sort(key=lambda problem: order.index(problem.kind))
     return Inspection(dataset, summarise(dataset, surveyed), problems, surveyed)
 
 
+def _lost(member: tuple[str, Item], why: str) -> list[Facts]:
+    split, item = member
+    return [Facts(split, item.stem, [Problem("unreadable", (item.stem,), f"{item.stem}: {why}")])]
+
+
+def _lost_compared(converted: Converted, why: str) -> list[Problem]:
+    return [Problem("contradiction", (converted.item.stem,), f"{converted.path}: {converted.item.stem}: {why}")]
+
+
 def _in_blocks(
-    work: Callable[[list[Element]], list[Value]], elements: Sequence[Element], title: str, *, workers: int, console: Console
+    work: Callable[[list[Element]], list[Value]],
+    elements: Sequence[Element],
+    lost: Callable[[Element, str], list[Value]],
+    title: str,
+    *,
+    workers: int,
+    console: Console,
 ) -> list[Value]:
     """All that `work` makes of blocks of elements, in order, with progress."""
     blocks = [list(elements[start : start + _BLOCK]) for start in range(0, len(elements), _BLOCK)]
     found: list[Value] = []
-    with ProgressBar(console, title, total=len(elements)) as bar:
-        made = map_ahead(work, blocks, workers=workers if len(elements) > _ENOUGH else 1)
+    several = workers if len(elements) > _ENOUGH else 0
+    with (
+        ProgressBar(console, title, total=len(elements)) as bar,
+        closing(map_ahead(work, blocks, workers=several, lost=lost)) as made,
+    ):
         for done, values in enumerate(made, start=1):
             found += values
             bar.update(min(done * _BLOCK, len(elements)))
@@ -108,23 +128,23 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     """The statistics as a table, and the problems by kind."""
     dataset, statistics, problems, _ = inspection
     caption = f"side: of a square of the mean area, px; small: under {SMALL} px"
-    table = Table(title=f"Classes of {escape(dataset.name)}", caption=caption)
+    table = Table(title=f"Classes of {plain(dataset.name)}", caption=caption)
     for heading in ("class", "group"):
         table.add_column(heading, overflow="fold")
     for heading in (
-        *(f"instances\n{split}" for split in statistics.photographs),
+        *(f"instances\n{plain(split)}" for split in statistics.photographs),
         "side",
         "small",
         "photographs",
         "components",
         "holes",
     ):
-        table.add_column(escape(heading), justify="right")
+        table.add_column(heading, justify="right")
     for row in statistics.rows:
         counts = [f"{count:,}" for count in row.instances.values()]
         small = f"{row.small / sum(row.instances.values()):.1%}" if row.small else ""
         rest = [_side(row.side), small, f"{sum(row.photographs.values()):,}", f"{row.components:,}", f"{row.holes:,}"]
-        table.add_row(Text(row.name), Text(row.group), *counts, *rest)
+        table.add_row(plain(row.name), plain(row.group), *counts, *rest)
     table.add_section()
     totals = [f"{sum(row.instances[split] for row in statistics.rows):,}" for split in statistics.photographs]
     sums = [sum(row.components for row in statistics.rows), sum(row.holes for row in statistics.rows)]
@@ -133,14 +153,18 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     console.print(table)
     for what, figures in summary(statistics).items():
         say(console, f"{what}: {figures}")
+    for remark in dataset.remarks:
+        say(console, f"note: {remark}")
     for kind, count in Counter(problem.kind for problem in problems).items():
-        say(console, f"\n{count:,} x {KINDS[kind]}:")
+        say(console, "")
+        say(console, f"{count:,} x {KINDS[kind]}:")
         of_kind = [problem.line for problem in problems if problem.kind == kind]
         for line in of_kind[:_SHOWN]:
             say(console, f"  {' '.join(line.split())}")
         if count > _SHOWN:
             say(console, f"  and {count - _SHOWN:,} more: --out writes all of them to problems.json")
-    say(console, f"\n{count_of(len(problems), 'problem') if problems else 'no problems'}")
+    say(console, "")
+    say(console, count_of(len(problems), "problem") if problems else "no problems")
 
 
 def summary(statistics: Statistics) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections.abc
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,9 @@ from imptool.data.components import Instances, find_components
 from imptool.data.dataset import Generator
 from imptool.data.images import write_label_map
 from imptool.data.outfits import CLASSES, GROUP_OF_CLASS, GROUPS, TABLE_7, VERSION, draw_outfit
-from imptool.files import InputError, map_ahead, read_yaml, whole_file
+from imptool.data.output import contents, results_folder
+from imptool.files import InputError, read_yaml, whole_file
+from imptool.processes import map_ahead
 from imptool.report.progress import track
 
 MOST, SIDES = 1_000_000, (32, 4096)  # pictures; px
@@ -62,19 +66,27 @@ def write_outfits(
     _check(count, size, seed)
     generator = Generator(name="outfits", version=VERSION, seed=seed, size=list(size), count=count)
     path = out / f"{out.resolve().name}.yaml"
-    _make_room(out, path, generator, force=force)
-    _write_description(path, generator, groups=groups)
+    with results_folder(out, partial(_check_room, path=path, generator=generator, force=force), parts=_RESULTS[:2]):
+        _remove_earlier(out)
+        _write_description(path, generator, groups=groups)
+        with closing(_draw_all(out, count=count, size=size, seed=seed, workers=workers)) as rows:
+            written = list(track(console, rows, "outfits", total=count))
+        _write_instances(out / "instances.json", written, generator)
+    classes = [class_id for row in written for class_id in row.classes]
+    areas = [area for row in written for area in row.areas]
+    console.print(table_7_twin(np.array(classes, int), np.array(areas, float), count))
+    return path
+
+
+def _write_instances(path: Path, rows: Sequence[Written], generator: Generator) -> None:
+    """The true instances as one COCO document."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    classes: list[int] = []
-    areas: list[int] = []
-    rows = _draw_all(out, count=count, size=size, seed=seed, workers=workers)
-    for row in track(console, rows, "outfits", total=count):
-        images.append({"id": row.index + 1, "file_name": f"images/{_name(row.index)}.jpg", "height": size[0], "width": size[1]})
+    height, width = generator.size
+    for row in rows:
+        images.append({"id": row.index + 1, "file_name": f"images/{_name(row.index)}.jpg", "height": height, "width": width})
         for annotation in row.annotations:
             annotations.append({"id": len(annotations) + 1, "image_id": row.index + 1, **annotation})
-        classes += row.classes
-        areas += row.areas
     document = coco_document(
         images=images,
         annotations=annotations,
@@ -82,9 +94,7 @@ def write_outfits(
         description="true instances of generated outfits: one for every garment, also where it shows in several components",
         extra_info={"generator": generator.model_dump()},
     )
-    write_coco(out / "instances.json", document)
-    console.print(table_7_twin(np.array(classes, int), np.array(areas, float), count))
-    return path
+    write_coco(path, document)
 
 
 def _check(count: int, size: tuple[int, int], seed: int) -> None:
@@ -96,11 +106,9 @@ def _check(count: int, size: tuple[int, int], seed: int) -> None:
         raise InputError(f"--seed {seed}: from 0 to 2^63 - 1")
 
 
-def _make_room(out: Path, path: Path, generator: Generator, *, force: bool) -> None:
-    """Leave the folder empty of earlier pictures; refuse one that holds anything else, or, unasked, other pictures."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, not a folder: choose another OUT")
-    there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+def _check_room(out: Path, path: Path, generator: Generator, *, force: bool) -> None:
+    """InputError where the folder holds anything else than earlier pictures, or, unasked, other pictures."""
+    there = contents(out)
     if not there:
         return
     if not there <= {path.name, *_RESULTS} or not path.is_file():
@@ -108,6 +116,9 @@ def _make_room(out: Path, path: Path, generator: Generator, *, force: bool) -> N
     earlier = read_yaml(path).get("generator")
     if earlier != generator.model_dump() and not force:
         raise InputError(f"{out} holds other outfits already ({path.name} says which): add --force, or choose another OUT")
+
+
+def _remove_earlier(out: Path) -> None:
     for name in ("images", "labels"):
         if (out / name).is_dir():
             shutil.rmtree(out / name)
@@ -130,16 +141,20 @@ def _write_description(path: Path, generator: Generator, *, groups: bool) -> Non
         )
 
 
-def _draw_all(out: Path, *, count: int, size: tuple[int, int], seed: int, workers: int) -> Iterator[Written]:
+def _draw_all(
+    out: Path, *, count: int, size: tuple[int, int], seed: int, workers: int
+) -> collections.abc.Generator[Written, None, None]:
     """Draw and write the pictures in order; with workers, in processes that stay a little ahead."""
     draw = partial(_draw_one, out, size, seed)
     step = 8
     blocks = [range(start, min(start + step, count)) for start in range(0, count, step)]
-    for written in map_ahead(partial(_draw_some, draw), blocks, workers=workers if count >= 50 else 1):
-        yield from written
+    several = workers if count >= 50 else 0
+    with closing(map_ahead(partial(_draw_some, draw), blocks, workers=several)) as drawn:
+        for written in drawn:
+            yield from written
 
 
-def _draw_some(draw: partial[Written], indices: range) -> list[Written]:
+def _draw_some(draw: partial[Written], indices: Sequence[int]) -> list[Written]:
     return [draw(index) for index in indices]
 
 

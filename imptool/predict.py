@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -18,21 +17,22 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from imptool import distributed
 from imptool.checkpoint import TrainedModel
 from imptool.data.images import image_size
-from imptool.data.label_set import LabelSet
+from imptool.data.output import contents, is_inside, results_folder
 from imptool.data.prediction import Prediction
 from imptool.data.tta import PLAIN, Tta
-from imptool.files import InputError, alone_in, process_pool, read_ahead
+from imptool.files import TENSORS_FILE, InputError, read_ahead, sha256_of
 from imptool.models.inference import parse_resized
 from imptool.prediction.journal import Journal, Record
 from imptool.prediction.lists import listed, write_lists
 from imptool.prediction.photographs import Photograph
-from imptool.prediction.results import FOLDERS, Loaded, files_of, load, source_of, write_results
+from imptool.prediction.results import FOLDERS, Loaded, are_whole, load, source_of, write_results
+from imptool.processes import DeadWorker, NoWorker, ProcessPool
+from imptool.report.console import plain
 from imptool.report.page import duration
 from imptool.report.progress import count_of, say, track
 
@@ -67,7 +67,9 @@ def predict(
     settings: Settings,
     console: Console,
 ) -> list[str]:
-    """Parse photographs into `out`; what an earlier run has finished is kept with `settings.resume`, else replaced.
+    """Parse photographs into `out`, which the caller holds.
+
+    What an earlier run has finished is kept with `settings.resume`, else replaced.
 
     Returns what is wrong with each photograph that could not be read, or its results not be written. Under torchrun every
     process parses its share, and the first one writes what is about all of them.
@@ -75,45 +77,51 @@ def predict(
     Writes `labels/<name>.png`, `overlays/<name>.jpg`, `cutouts/<name>/<class>-<n>.png`, `page/` with `index.html`,
     `predictions.json` (COCO results), and always `images.json` (a COCO document without annotations).
     Raises:
-        InputError: the model parses nothing, or none of the photographs can be parsed.
+        InputError: the model parses nothing or lies among the results, or none of the photographs can be parsed.
         OSError: the disk takes no more.
     """
     if trained.model.semantic_head is None:
         raise InputError(f"{trained.source} is a {trained.name}: it has no semantic head to parse photographs with")
+    if any(is_inside(trained.source, out / name) for name in FOLDERS):
+        raise InputError(f"{trained.source} lies among the results in {out}: move it, or choose another --out")
     began = time.monotonic()
-    with ExitStack() as held:
-        if distributed.is_main():
-            held.enter_context(alone_in(out))
-        journal, batches = _prepare(trained, photographs, out, settings, console)
-        problems: list[str] = []
-        try:
-            own = distributed.own_share(batches)
-            _parse(trained, own, out, settings, journal, problems, console)
-        finally:  # whatever ends the loop, what is finished can be used
-            journal.close()
-            if distributed.world_size() == 1:
-                write_lists(trained, photographs, journal, out, title=settings.title)
-        problems = [problem for part in distributed.gather(problems) for problem in part]
-        if distributed.is_main():
-            if distributed.world_size() > 1:
-                write_lists(trained, photographs, journal, out, title=settings.title)
-            if not listed(photographs, journal):
-                if not settings.resume:
-                    _remove_results(out)
-                raise InputError(f"none of {count_of(len(photographs), 'photograph')} could be parsed: {problems[0]}")
-            parsed = sum(len(batch) for batch in batches) - len(problems)
-            records = (journal.record(photograph.file_name) for photograph in listed(photographs, journal))
-            _print_summary(trained.labels, records, parsed, time.monotonic() - began, out, console)
+    journal, batches = _prepare(trained, photographs, out, settings, console)
+    problems: list[str] = []
+    try:
+        own = distributed.own_share(batches)
+        _parse(trained, own, out, settings, journal, problems, console)
+    finally:  # whatever ends the loop, what is finished can be used
+        journal.close()
+        if distributed.world_size() == 1:
+            write_lists(trained, photographs, journal, out, title=settings.title)
+    problems = [problem for part in distributed.gather(problems) for problem in part]
+    if distributed.is_main():
+        if distributed.world_size() > 1:
+            write_lists(trained, photographs, journal, out, title=settings.title)
+        if not listed(photographs, journal):
+            if not settings.resume:
+                _remove_results(out)
+            raise InputError(f"none of {count_of(len(photographs), 'photograph')} could be parsed: {problems[0]}")
+        parsed = sum(len(batch) for batch in batches) - len(problems)
+        records = (journal.record(photograph.file_name) for photograph in listed(photographs, journal))
+        _print_summary(trained, records, parsed, time.monotonic() - began, out, console)
     return sorted(problems)
 
 
-def check_out(out: Path, *, resume: bool, force: bool) -> None:
-    """InputError unless the output folder is free, or holds results of ours that are asked to be kept or replaced."""
+def predictions_folder(out: Path, *, resume: bool, force: bool) -> AbstractContextManager[None]:
+    """Hold the output folder for `predict`.
+
+    Raises:
+        InputError: it is not free, and holds no results of ours that are asked to be kept or replaced; or as `results_folder`.
+    """
     if resume and force:
         raise InputError("--resume keeps what is there, --force replaces it: give one of them")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, not a folder: choose another --out")
-    if not out.is_dir() or all(path.name == ".lock" for path in out.iterdir()):
+    check = partial(_check_out, resume=resume, force=force)
+    return results_folder(out, check, parts=[*FOLDERS, ".parsed*.jsonl"])
+
+
+def _check_out(out: Path, *, resume: bool, force: bool) -> None:
+    if not contents(out):
         return
     if not any(out.glob(".parsed*.jsonl")):
         raise InputError(f"{out} holds no results of imptool predict: remove it, or choose another --out")
@@ -132,7 +140,7 @@ def _prepare(
 ) -> tuple[Journal, list[list[Photograph]]]:
     """The journal, and the batches that are still to be parsed: the same for all processes."""
     header = {
-        "weights": _digest(trained.source),
+        "weights": sha256_of(trained.source, TENSORS_FILE),
         "precision": trained.model.compute.precision,
         "tta": str(settings.tta),
     }
@@ -189,7 +197,7 @@ def _is_done(photograph: Photograph, journal: Journal, out: Path, save: frozense
     if photograph.file_name not in journal:
         return False
     record = journal.record(photograph.file_name)
-    return save <= set(record["saved"]) and all(path.is_file() for path in files_of(record, out))
+    return save <= set(record["saved"]) and are_whole(record, out)
 
 
 def _forget_if_other(photograph: Photograph, journal: Journal, out: Path) -> None:
@@ -202,8 +210,8 @@ def _forget_if_other(photograph: Photograph, journal: Journal, out: Path) -> Non
             return
     except OSError:  # it cannot be read now
         return
-    for path in files_of(record, out):
-        path.unlink(missing_ok=True)
+    for name in record["files"]:
+        (out / name).unlink(missing_ok=True)
     journal.discard(photograph.file_name)
 
 
@@ -272,7 +280,7 @@ class _Writers:
         workers = max(settings.workers, 1)
         self.journal, self.problems, self.most = journal, problems, 2 * workers
         self.pool: Executor = (
-            process_pool(workers) if settings.device.type == "cuda" and workers > 1 else ThreadPoolExecutor(workers)
+            ProcessPool(workers) if settings.device.type == "cuda" and workers > 1 else ThreadPoolExecutor(workers)
         )
         self.pending: deque[tuple[Path, Future[tuple[Record, list[Record] | None]]]] = deque()
 
@@ -295,12 +303,12 @@ class _Writers:
         path, future = self.pending.popleft()
         try:
             self.journal.append(*_with_earlier(*future.result(), self.journal))
+        except NoWorker:
+            raise
+        except DeadWorker as error:
+            self.problems.append(f"{path}: its results are not written: {error}; --resume tries again, --workers takes fewer")
         except InputError as error:
             self.problems.append(str(error))
-        except BrokenExecutor as error:
-            raise InputError(
-                "a process that writes results has ended, perhaps for want of memory: --workers takes fewer, --resume goes on"
-            ) from error
         except OSError as error:
             if error.errno in _DISK:
                 raise
@@ -314,6 +322,7 @@ def _with_earlier(record: Record, results: list[Record] | None, journal: Journal
         return record, results
     earlier = journal.record(name)
     merged = {**earlier, **record, "saved": sorted({*earlier["saved"], *record["saved"]})}
+    merged["files"] = {**earlier["files"], **record["files"]}
     return merged, journal.results(name) if results is None and earlier["has_results"] else results
 
 
@@ -325,25 +334,29 @@ def _remove_results(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _print_summary(
-    labels: LabelSet, records: Iterable[Record], parsed: int, seconds: float, out: Path, console: Console
+    trained: TrainedModel, records: Iterable[Record], parsed: int, seconds: float, out: Path, console: Console
 ) -> None:
-    photographs, instances = Counter[str](), Counter[str]()
+    labels, images = trained.labels, 0
+    shown, detections = Counter[str](), Counter[str]()
     for record in records:
-        photographs.update(record["classes"].keys())
-        instances.update(record["instances"])
+        images += 1
+        shown.update(record["classes"].keys())
+        detections.update(record["instances"])
+    columns = {"images whose label\nmap shows it": shown}
+    if trained.model.detects:  # far more than the label maps show: most have low scores
+        columns[f"detections with a\nscore above {trained.recipe.detector.score_threshold:g}"] = detections
     table = Table("class", title="What was found")
-    table.add_column("photographs", justify="right")
-    table.add_column("instances", justify="right")
-    for channel in labels.foreground:
-        key = str(labels.ids[channel])
-        table.add_row(escape(labels.names[channel]), f"{photographs[key]:,}", f"{instances[key]:,}")
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    names = {str(labels.ids[channel]): labels.names[channel] for channel in labels.foreground}
+    for key, name in names.items():
+        table.add_row(plain(name), *(f"{counts[key]:,}" for counts in columns.values()))
     console.print(table)
+    if not any(shown[key] for key in names):
+        say(console, f"note: no class is found in any of {count_of(images, 'label map')}")
+    if trained.model.detects and not detections.total():
+        say(console, f"note: nothing is detected in any of {count_of(images, 'image')}")
     if parsed:
         say(console, f"{count_of(parsed, 'photograph')} in {duration(seconds)}, {parsed / max(seconds, 1e-9):.1f} a second")
     written = [f"{name}/" for name in FOLDERS if (out / name).is_dir()] + [name for name in _FILES if (out / name).is_file()]

@@ -19,20 +19,22 @@ from rich.console import Console
 from imptool import distributed
 from imptool.checkpoint import WEIGHTS, checkpoints, latest_checkpoint, load_checkpoint, load_weights, parse_about, save_weights
 from imptool.data.dataset import Dataset, load_dataset
-from imptool.data.instances import read_instances
+from imptool.data.instances import read_instances, untaught
+from imptool.data.output import check_apart, check_free, results_folder
 from imptool.data.samples import TrainingSamples
-from imptool.files import InputError, alone_in
+from imptool.files import InputError
 from imptool.models import ONE_STAGE, build_model, find_model
 from imptool.models.parser import Parser
 from imptool.models.transfer import Weights, fit_weights, read_start
-from imptool.recipe import Recipe, Stage, write_recipe
+from imptool.processes import STOPPING
+from imptool.recipe import Recipe, Stage, load_recipe, write_recipe
 from imptool.report.progress import say
 from imptool.training.batches import check_batch
-from imptool.training.log import cut_log
+from imptool.training.log import LOG, cut_log
 from imptool.training.solver import notes
 from imptool.training.stage import Interrupted, StageJob
 
-__all__ = ["Interrupted", "TrainResult", "plan_stages", "train"]
+__all__ = ["Interrupted", "TrainResult", "on_dataset_of", "plan_stages", "train"]
 
 
 @dataclass
@@ -54,17 +56,20 @@ def train(
         Interrupted: after Ctrl-C, once the checkpoint is written.
     """
     began = time.monotonic()
-    stages = plan_stages(recipe, console)
-    check_batch(recipe.solver)
-    dataset = load_dataset(recipe.dataset)
-    document = read_instances(dataset, recipe.train_split)
-    dataset.split(recipe.val_split)  # a misspelt one should not wait for eval
     with contextlib.ExitStack() as held:
-        if resume and distributed.is_main():
-            held.enter_context(alone_in(run))
+        if distributed.is_main():
+            held.enter_context(_run_folder(run, resume=resume))
+        stages = plan_stages(recipe, console)
+        check_batch(recipe.solver)
+        dataset = load_dataset(recipe.dataset)
+        if distributed.is_main():
+            check_apart(run, dataset.folders, holds=False)
+        document = read_instances(dataset, recipe.train_split)
+        dataset.split(recipe.val_split)  # a misspelt one should not wait for eval
         checkpoint = _checkpoint_to_resume(run, recipe, stages, dataset) if resume else None
         result = TrainResult(unreadable=checkpoint["unreadable"] if checkpoint else {})
-        for line in notes(recipe, stages):
+        told = [*dataset.notes, *_untaught(dataset, recipe, document)] if distributed.is_main() else []
+        for line in (*told, *notes(recipe, stages)):
             say(console, f"note: {line}")
         stop = held.enter_context(_stop_signals())
         passed = list(stages).index(checkpoint["stage"]) if checkpoint else 0
@@ -81,8 +86,6 @@ def train(
                 run, name, stage, recipe, dataset, model, samples, seed, device, workers, console, stop, result.unreadable
             )
             if distributed.is_main():
-                if checkpoint is None and index == 0:
-                    held.enter_context(alone_in(run))  # only now: a model that cannot be built leaves no run behind
                 write_recipe(run / "recipe.yaml", recipe)
             _check_shared(run)
             say(console, _begin(job, checkpoint))
@@ -95,6 +98,16 @@ def train(
             distributed.wait_for_all()
     result.seconds = time.monotonic() - began
     return result
+
+
+def _run_folder(run: Path, *, resume: bool) -> contextlib.AbstractContextManager[None]:
+    """Hold the folder of a run: a free one, or one to go on in."""
+
+    def check(run: Path) -> None:
+        if not resume:
+            check_free(run, force=None)
+
+    return results_folder(run, check, parts=[LOG, "tensorboard"])
 
 
 def plan_stages(recipe: Recipe, console: Console) -> dict[str, Stage]:
@@ -122,6 +135,20 @@ def plan_stages(recipe: Recipe, console: Console) -> dict[str, Stage]:
             start = None
         planned[name] = stage.model_copy(update={"model": model, "start": start})
     return dict(reversed(planned.items()))
+
+
+def on_dataset_of(run: Path, recipe: Recipe) -> Recipe:
+    """The recipe on the dataset of a run that it goes on with, which `--dataset` may have named then."""
+    path = run / "recipe.yaml"
+    return recipe.model_copy(update={"dataset": load_recipe(str(path)).dataset}) if path.is_file() else recipe
+
+
+def _untaught(dataset: Dataset, recipe: Recipe, document: Mapping[str, Any]) -> list[str]:
+    """As `untaught`, of the val split as far as it was converted: eval says what is wrong with it."""
+    try:
+        return untaught(dataset, recipe.train_split, document, recipe.val_split, read_instances(dataset, recipe.val_split))
+    except InputError:
+        return untaught(dataset, recipe.train_split, document, recipe.train_split, document)
 
 
 def _check_shared(run: Path) -> None:
@@ -213,13 +240,13 @@ def _checkpoint_to_resume(run: Path, recipe: Recipe, stages: Mapping[str, Stage]
             f"{run} is finished: imptool eval {run} measures it; imptool train {run}/recipe.yaml trains its recipe anew"
         )
     if distributed.is_main():
-        cut_log(run, list(stages), stage, iteration)
+        cut_log(run, list(stages), stage, iteration, written=checkpoint["log_checksum"])
     return checkpoint
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM, so that the iteration ends and a checkpoint is written; a second one stops at once."""
+    """Collect Ctrl-C, SIGTERM and SIGHUP, so that the iteration ends with a checkpoint; a second one stops at once."""
     received: list[int] = []
 
     def receive(number: int, _: FrameType | None) -> None:
@@ -228,12 +255,14 @@ def _stop_signals() -> Iterator[list[int]]:
             os.write(2, b"stopping after this iteration; once more stops at once\n")
         signal.signal(number, previous[signal.Signals(number)])
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in signals}
+    hung_up = getattr(signal, "SIGHUP", None)
+    previous = {number: signal.getsignal(number) for number in STOPPING}
+    if previous.get(hung_up) == signal.SIG_IGN:  # started with nohup
+        del previous[hung_up]
     try:
-        for number in signals:
+        for number in previous:
             signal.signal(number, receive)
         yield received
     finally:
-        for number in signals:
-            signal.signal(number, previous[number])
+        for number, handler in previous.items():
+            signal.signal(number, handler)

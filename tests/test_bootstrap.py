@@ -1,13 +1,26 @@
-"""The bootstrap over images against sums written out, NumPy's percentiles and SciPy's bootstrap."""
+"""Bootstrap and jackknife over images against sums written out, NumPy's percentiles, SciPy's bootstrap and Student's t."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from imptool.metrics.bootstrap import DEFINITIONS, LEVEL, REPLICATES, Resampler, draw_weights, interval, is_certain
+from imptool.metrics.bootstrap import (
+    DEFINITIONS,
+    ENOUGH,
+    LEVEL,
+    REPLICATES,
+    Resampler,
+    draw_weights,
+    effective_images,
+    interval,
+    is_significant,
+    leave_out_weights,
+    mean_interval,
+)
 
 
 @pytest.mark.parametrize("images", [0, 1, 7])
@@ -171,7 +184,7 @@ def test_equal_runs_do_not_differ():
     ours, theirs = (resampled_ratio(hits, pixels, draw_weights(20)) for _ in range(2))
     low, high = interval(ours - theirs)
     assert (low, high) == (0, 0)
-    assert not is_certain(low, high)
+    assert not is_significant(low, high)
 
 
 def test_pairing_cancels_what_is_hard_for_both_runs():
@@ -182,17 +195,86 @@ def test_pairing_cancels_what_is_hard_for_both_runs():
     paired = interval(resampled_ratio(better, pixels, draw_weights(80)) - first)
     unpaired = interval(resampled_ratio(better, pixels, draw_weights(80, seed=1)) - first)
     assert paired[1] - paired[0] < (unpaired[1] - unpaired[0]) / 10
-    assert is_certain(*paired)
-    assert not is_certain(*unpaired)
+    assert is_significant(*paired)
+    assert not is_significant(*unpaired)
 
 
-def test_a_difference_is_certain_where_its_interval_leaves_out_0():
+def test_a_difference_is_significant_where_its_interval_leaves_out_0():
     low = np.array([0.1, -0.2, -0.1, 0.0, np.nan])
     high = np.array([0.2, -0.1, 0.1, 0.1, np.nan])
-    assert is_certain(low, high).tolist() == [True, True, False, False, False]
+    assert is_significant(low, high).tolist() == [True, True, False, False, False]
+
+
+def test_every_image_is_left_out_once():
+    assert leave_out_weights(3).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+    assert leave_out_weights(5, groups=2).tolist() == [[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]]
+    assert leave_out_weights(0).shape == (0, 0)
+
+
+def test_interval_of_a_mean_without_bias_is_students():
+    """Of a plain average the jackknife is exact: its standard error is s / sqrt(n)."""
+    values = np.random.default_rng(6).normal(size=(15, 2))
+    value = values.mean(axis=0)
+    low, high = mean_interval(value, [value], leave_out_weights(15) @ values / 14, 15)
+    np.testing.assert_allclose([low, high], stats.t.interval(0.95, 14, value, stats.sem(values)))
+
+
+def test_interval_of_a_mean_is_stretched_against_its_bias():
+    """Draws that are 0.1 too high on average: down by 0.1, and not up."""
+    left_out = [0.4, 0.5, 0.6]
+    low, high = mean_interval(0.5, [0.55, 0.65], left_out, 3)
+    plain_low, plain_high = mean_interval(0.5, [0.5], left_out, 3)
+    assert (low, high) == (pytest.approx(plain_low - 0.1), pytest.approx(plain_high))
+
+
+def test_interval_of_a_mean_on_one_image_is_not_known():
+    assert np.isnan(mean_interval(0.5, [0.5], [0.4], [1, 0])).all()
+    with pytest.raises(ValueError, match="level must be between 0 and 1, got 95"):
+        mean_interval(0.5, [0.5], [0.4, 0.6], 2, level=95)
+
+
+@pytest.mark.parametrize(
+    ("shows", "expected"),
+    [
+        ([[1]] * 7, 7),  # one class: how many images show it
+        ([[1, 1]] * 7, 7),
+        ([[1, 0]] * 10 + [[0, 1]] * 10, 20),
+        # the second class's half lies on one image: its weight 1/2 + 1/18, and 1/18 of eight others, by hand
+        ([[1, 1]] + [[1, 0]] * 8, 1 / ((10 / 18) ** 2 + 8 / 18**2)),
+        ([[1, 0]] * 12, 12),  # a class that no image shows takes no part
+        ([[0, 0]] * 3, 0),
+    ],
+)
+def test_images_of_a_mean_are_counted_by_the_weight_that_they_have(shows, expected):
+    shows = np.array(shows)
+    assert effective_images(shows.T @ shows) == pytest.approx(expected)
+
+
+def test_of_models_that_are_alike_few_differ_significantly():
+    """Means over 40 classes, of which 30 images show most once or twice, of two models of equal errors."""
+    rng = np.random.default_rng(7)
+    frequency = 0.9 / np.arange(1, 41)
+    stars, known = {"mean": 0, "percentile": 0}, 0
+    left_out, drawn = leave_out_weights(30), draw_weights(30, replicates=200)
+    for _ in range(300):
+        shows = rng.random((30, 40)) < frequency
+        difference = rng.beta(2, 1, (30, 40)) * shows - rng.beta(2, 1, (30, 40)) * shows
+
+        def mean(weights: np.ndarray, shows: np.ndarray = shows, difference: np.ndarray = difference) -> np.ndarray:
+            counts = weights.astype(int) @ shows
+            return (weights @ difference / np.maximum(counts, 1)).sum(axis=1) / (counts > 0).sum(axis=1)
+
+        images = effective_images(shows.T.astype(int) @ shows)
+        known += images >= ENOUGH
+        value = mean(np.ones((1, 30)))[0]
+        stars["mean"] += bool(is_significant(*mean_interval(value, mean(drawn), mean(left_out), images)))
+        stars["percentile"] += bool(is_significant(*interval(mean(drawn))))
+    assert known == 300
+    assert stars["mean"] / 300 < 0.07
+    assert stars["percentile"] / 300 > 0.07  # why means do not have it
 
 
 def test_definitions_name_what_is_done():
-    assert DEFINITIONS.keys() == {"interval", "paired_difference"}
+    assert DEFINITIONS.keys() == {"interval", "images", "paired_difference"}
     assert f"{LEVEL:.0%}" in DEFINITIONS["interval"]
     assert f"{REPLICATES} times" in DEFINITIONS["interval"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import PROJECT
+from torch.distributed.run import get_args_parser
 
 import imptool.convert_instances as imptool_convert
 from imptool.cli import main
@@ -25,6 +26,22 @@ def test_every_command_has_help_with_an_example_and_stands_in_the_readme(name: s
     assert re.search(rf"  imptool {name}\s", text)
     assert all(parameter.help for parameter in main.commands[name].params if isinstance(parameter, click.Option))
     assert re.search(rf"imptool {name}[\s`]", (PROJECT / "README.md").read_text())
+
+
+def test_options_reach_a_command_under_torchrun_or_the_way_round_is_told(imptool: Imptool) -> None:
+    parser = get_args_parser()
+    taken = set()
+    for name, command in main.commands.items():
+        for option in (option for parameter in command.params for option in parameter.opts if option.startswith("-")):
+            words = [name, "x", option, "y"]
+            assert parser.parse_args(["-m", "imptool", "--", *words]).training_script_args[-4:] == words
+            try:
+                assert parser.parse_args(["-m", "imptool", *words]).training_script_args == words
+            except SystemExit:
+                taken.add((name, option))
+    assert taken == {("predict", "--run")}
+    assert "-m imptool -- predict" in imptool("predict", "--help").output
+    assert imptool("--", "predict", "--help").output == imptool("predict", "--help").output
 
 
 def test_doctor_names_versions_threads_and_devices_and_ends_well_where_the_operator_works(imptool: Imptool) -> None:

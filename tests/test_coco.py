@@ -177,7 +177,8 @@ def test_what_is_no_coco_file_is_refused(tmp_path: Path, text: str, says: str) -
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path / "missing.json", "no such file")
-    assert_refused(tmp_path, "cannot be read")
+    with pytest.raises(InputError, match=rf"^{tmp_path} is no regular file but a folder: name a file$"):
+        read_coco(tmp_path)
     (tmp_path / "picture.json").write_bytes(b"\x89PNG\r\n\x1a\n\xff")
     assert_refused(tmp_path / "picture.json", "not JSON")
 
@@ -199,7 +200,6 @@ def remove(section: str, key: str) -> Callable[[dict[str, Any]], None]:
 
 NEAR = "in or near the image"
 FAULTS = {
-    "annotation id twice": (change("annotations", 1, id=10), "the id 10 stands twice in 'annotations'"),
     "image id twice": (
         lambda document: document["images"].append(document["images"][0]),
         "the id 1 stands twice in 'im",
@@ -210,7 +210,7 @@ FAULTS = {
         "annotation 10 has the image_id 2, which 'images' does not",
     ),
     "unknown category": (change("annotations", 2, category_id=0), "12 has the category_id 0, which 'categories' does"),
-    "id that is a text": (change("annotations", 0, id="10"), "has the id '10'; ids must be whole numbers"),
+    "id that is a text": (change("images", 0, id=""), "has the id ''; ids must be whole numbers"),
     "id that is a list": (change("annotations", 0, category_id=[1]), "category_id \\[1\\]"),
     "id that is true": (change("annotations", 0, category_id=True), "category_id True"),
     "no segmentation": (remove("annotations", "segmentation"), r"annotations\[0\] has no segmentation"),
@@ -251,7 +251,7 @@ def test_a_fault_in_a_file_is_named(tmp_path: Path, document: dict[str, Any], na
         ("images", "file_name", ["a.jpg"], r"images: 1 has the file_name \['a.jpg'\]; write it as text"),
         ("categories", "name", None, "categories: 1 has the name None; write it as text"),
         ("annotations", "iscrowd", "x", "annotation 10 has the iscrowd 'x'; write 0 or 1, or leave it out"),
-        ("annotations", "iscrowd", None, "annotation 10 has the iscrowd None; write 0 or 1, or leave it out"),
+        ("annotations", "iscrowd", 2, "annotation 10 has the iscrowd 2; write 0 or 1, or leave it out"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(

@@ -1,4 +1,4 @@
-"""`imptool compare`: differences by hand, which of them are certain, and what cannot be compared."""
+"""`imptool compare`: differences by hand, which of them are significant, and what cannot be compared."""
 
 from __future__ import annotations
 
@@ -71,21 +71,21 @@ def test_differences_are_counted_by_hand(measured: Path, imptool: Imptool) -> No
     coat = row(found, "better", "iou", "coat")
     assert float(coat["value"]) == 1
     assert float(coat["difference"]) == pytest.approx(1 - worse, abs=1e-6)
-    assert coat["certain"] == "yes"
+    assert coat["significant"] == "yes"
     assert float(coat["difference_low"]) <= 1 - worse <= float(coat["difference_high"])
     hat = row(found, "better", "iou", "hat")
-    assert (float(hat["difference"]), hat["certain"]) == (0, "no")
+    assert (float(hat["difference"]), hat["significant"]) == (0, "no")
     assert row(found, "worse", "iou", "coat")["difference"] == ""
     within = row(found, "better", "miou", within="1")
     assert float(within["difference"]) > float(row(found, "better", "miou")["difference"])  # the errors are near the edge
 
 
-def test_a_run_is_not_certainly_better_than_itself(measured: Path, imptool: Imptool) -> None:
+def test_a_run_is_not_significantly_better_than_itself(measured: Path, imptool: Imptool) -> None:
     result = imptool("compare", "a=evaluations/target-all/better", "b=evaluations/target-all/better", "--format", "csv")
     differences = [each for each in rows(result.stdout) if each["run"] == "b"]
     assert differences
     assert {each["difference"] for each in differences} == {"0.000000"}
-    assert {each["certain"] for each in differences} == {"no"}
+    assert {each["significant"] for each in differences} == {"no"}
 
 
 def test_the_paired_interval_is_narrower_than_those_of_the_runs(measured: Path, imptool: Imptool) -> None:
@@ -198,6 +198,57 @@ def test_an_evaluation_is_not_written_over(measured: Path, imptool: Imptool) -> 
     assert "holds an evaluation" in imptool("compare", better, worse, "--out", better, "--force").stderr
 
 
+def test_a_difference_that_rests_on_few_photographs_has_no_star(measured: Path, imptool: Imptool) -> None:
+    """Hats remain in nine of 20 photographs: `mixed`, for which no hat is ever found, is worse by all of them."""
+    for number in range(20):
+        path = Path("target/labels", f"{number:02}.png")
+        target = np.array(Image.open(path))
+        save(path, np.where(target == 2, 2 if number < 9 else 0, target))
+        save(Path("better", path.name), np.array(Image.open(path)))
+        save(Path("mixed", path.name), np.where(target == 2, 0, target))
+    for name in ("better", "mixed"):
+        assert imptool("eval", "--predictions", name, "--dataset", "target").exit_code == 0
+    result = imptool("compare", *evaluations("better", "mixed"), "--format", "csv")
+    hat = row(rows(result.stdout), "mixed", "iou", "hat")
+    assert (hat["difference"], hat["difference_low"], hat["significant"]) == ("-1.000000", "", "")
+    coat = row(rows(result.stdout), "mixed", "iou", "coat")
+    assert (coat["difference"], coat["significant"]) == ("0.000000", "no")
+    table = imptool("compare", *evaluations("better", "mixed"), "--format", "markdown").stdout
+    assert "| hat | 100.0 | 0.0 | -100.0 |" in table
+    assert "significant (95 %)" in table
+    assert "fewer than 10" in table
+
+
+def test_a_mean_over_classes_that_rests_on_few_photographs_has_no_star(measured: Path, imptool: Imptool) -> None:
+    """Coats are in all of 20 photographs, hats in ten: half of the mean rests on these."""
+    for number in range(20):
+        path = Path("target/labels", f"{number:02}.png")
+        target = np.array(Image.open(path))
+        save(path, np.where(target == 2, 2 if number < 10 else 0, target))
+        save(Path("better", path.name), np.array(Image.open(path)))
+        save(Path("mixed", path.name), np.where(target == 2, 0, target))
+    for name in ("better", "mixed"):
+        assert imptool("eval", "--predictions", name, "--dataset", "target").exit_code == 0
+    found = rows(imptool("compare", *evaluations("better", "mixed"), "--format", "csv").stdout)
+    assert row(found, "mixed", "iou", "hat")["significant"] == "yes"
+    mean = row(found, "mixed", "miou")
+    assert (mean["difference"], mean["difference_low"], mean["significant"]) == ("-0.500000", "", "")
+
+
+def test_evaluations_that_do_not_count_photographs_are_compared(measured: Path, imptool: Imptool) -> None:
+    """As they were written before: the counts are made again."""
+    before = imptool("compare", *evaluations("worse", "better"), "--format", "csv").stdout
+    for folder in evaluations("worse", "better"):
+        path = Path(folder, "metrics.json")
+        plain = json.loads(path.read_text())
+        for level in (plain["semantic"][Path(folder).name], *plain["semantic"][Path(folder).name]["bands"]):
+            del level["photographs"]
+            for each in level["per_class"]:
+                del each["iou_photographs"], each["accuracy_photographs"]
+        path.write_text(json.dumps(plain))
+    assert imptool("compare", *evaluations("worse", "better"), "--format", "csv").stdout == before
+
+
 def test_a_rank_by_itself_silences_nothing(measured: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -218,5 +269,5 @@ def test_runs_on_few_photographs_are_compared_without_intervals(workplace: Path,
     result = imptool("compare", "evaluations/drawn-val/none", "evaluations/drawn-val/all", "--format", "csv")
     assert result.exit_code == 0, result.output
     mask = row(rows(result.stdout), "all", "mask AP")
-    assert (mask["difference"], mask["difference_low"], mask["certain"]) == ("1.000000", "", "no")
+    assert (mask["difference"], mask["difference_low"], mask["significant"]) == ("1.000000", "", "")
     assert row(rows(result.stdout), "all", "miou")["difference"] == "0.000000"

@@ -296,7 +296,7 @@ def test_a_root_is_under_data_under_imptool_data_or_beside_the_yaml(workplace: P
         (DRAWN + "root: drawn\n", "is not valid YAML: line 1: the key 'root' is there twice"),
         ("- layout\n", "must hold 'key: value' lines, found list"),
         (DRAWN + "classes: [\n", "is not valid YAML"),
-        (DRAWN + "name: 2026-02-30\n", "is not valid YAML: day is out of range for month"),
+        (DRAWN + "name: 2026-02-30\n", "is not valid YAML: line 3: '2026-02-30' is not of the type timestamp"),
         ("layout: folder\nroot: drwan\n", "set IMPTOOL_DATA to the folder that holds drwan/, or write ./drwan"),
         ("layout: folder\nroot: /nowhere/drawn\n", "root: no folder /nowhere/drawn"),
         (DRAWN + "classes: [{id: 0, name: no}]\n", "classes.0.name: Input should be a valid string, found False"),

@@ -15,6 +15,7 @@ from browser import Browser
 from click.testing import Result
 from conftest import CLASSES
 from PIL import Image
+from scipy.stats import t as student
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 Imptool = Callable[..., Result]
@@ -118,23 +119,119 @@ def test_what_rests_on_few_photographs_has_no_interval(maps: Path, imptool: Impt
         for folder in ("target/labels", "theirs"):
             save(Path(folder, f"{number}.png"), np.eye(20))
     semantic = evaluate(imptool)["semantic"]["theirs"]
-    assert None not in semantic["intervals"]["miou"]
+    assert None not in semantic["intervals"]["pixel_accuracy"]
     assert None not in semantic["per_class"][1]["iou_interval"]
     assert semantic["per_class"][2]["iou_interval"] == [None, None]
 
 
-def test_means_of_resampled_splits_are_over_the_classes_of_the_split(maps: Path, imptool: Imptool) -> None:
-    """A coat that is always right, a hat in one of 40 photographs that is never found: mIOU 1/2 in every draw, not 1."""
-    for name in NAMES:
-        Path("target/labels", f"{name}.png").unlink()
-    for number in range(40):
-        target = np.ones((4, 4))
-        target[0, 0] = 2 if number == 0 else 1
-        save(Path("target/labels", f"{number}.png"), target)
-        save(Path("theirs", f"{number}.png"), np.where(target == 2, 0, target))
-    semantic = evaluate(imptool)["semantic"]["theirs"]
-    assert semantic["miou"] == 0.5
-    assert semantic["intervals"]["miou"] == [0.5, 0.5]
+def measured_on(imptool: Imptool, pairs: list[tuple[list[str], list[str]]], *arguments: object) -> dict[str, Any]:
+    """The figures of small maps (target, predicted), drawn as rows of ids with a dot for what is ignored."""
+    for folder in ("target/labels", "theirs"):
+        for path in Path(folder).iterdir():
+            path.unlink()
+    for number, pair in enumerate(pairs):
+        for folder, lines in zip(("target/labels", "theirs"), pair, strict=True):
+            ids = [[255 if sign == "." else int(sign) for sign in line] for line in lines]
+            save(Path(folder, f"{number:02}.png"), np.array(ids))
+    found: dict[str, Any] = evaluate(imptool, *arguments)["semantic"]["theirs"]
+    return found
+
+
+def has_interval(figures: dict[str, Any], key: str) -> bool:
+    low, high = figures["intervals"][key]
+    least = 10 if key in ("pixel_accuracy", "frequency_weighted_iou") else 20
+    assert (low is None) == (high is None) == (figures["photographs"][key] < least)
+    return low is not None
+
+
+EMPTY, COAT = (["0000", "0000"], ["0000", "0000"]), (["0110", "0000"], ["0110", "0000"])
+BOTH, LOST = (["0110", "0022"], ["0111", "0022"]), (["0110", "0022"], ["0110", "0000"])
+
+
+def test_a_mean_whose_only_class_is_in_one_photograph_has_no_interval(maps: Path, imptool: Imptool) -> None:
+    figures = measured_on(imptool, [EMPTY] * 20 + [(["0110", "0000"], ["0100", "0000"])])
+    assert (figures["miou"], figures["photographs"]["miou"]) == (0.5, 1)
+    assert not any(has_interval(figures, key) for key in ("miou", "macc"))
+    assert has_interval(figures, "pixel_accuracy")
+
+
+def test_a_mean_that_rests_by_half_on_one_photograph_has_no_interval(maps: Path, imptool: Imptool) -> None:
+    """A coat in 40, a hat in one of them that is never found: its weights are 1/2 + 1/80 and 39 times 1/80."""
+    figures = measured_on(imptool, [COAT] * 39 + [LOST])
+    assert figures["miou"] == 0.5
+    assert figures["photographs"]["miou"] == pytest.approx(1 / ((41 / 80) ** 2 + 39 / 80**2), abs=0.01)
+    assert not has_interval(figures, "miou")
+    assert has_interval(figures, "miou_things") == has_interval(figures, "miou")
+
+
+def test_a_mean_over_classes_has_an_interval_from_twenty_photographs_on(maps: Path, imptool: Imptool) -> None:
+    for count in (19, 20):
+        figures = measured_on(imptool, [COAT] * count)
+        assert figures["photographs"]["miou"] == count
+        assert figures["per_class"][1]["iou_interval"] == [1, 1]
+        assert has_interval(figures, "miou") == (count == 20)
+
+
+def test_recall_rests_on_the_photographs_of_the_target(maps: Path, imptool: Imptool) -> None:
+    """A hat in nine photographs, predicted in ten: its IOU has an interval, its recall has none."""
+    figures = measured_on(imptool, [BOTH] * 9 + [(["0110", "0000"], ["0110", "0002"])])
+    hat = figures["per_class"][2]
+    assert (hat["iou_photographs"], hat["accuracy_photographs"]) == (10, 9)
+    assert hat["iou_interval"] != [None, None]
+    assert hat["accuracy_interval"] == [None, None]
+    assert figures["photographs"]["miou"] == 10
+    assert figures["photographs"]["macc"] == pytest.approx(4 / (1 / 10 + 1 / 9 + 2 * 9 / 90), abs=0.01)
+
+
+def test_pixel_accuracy_rests_on_photographs_with_counted_pixels(maps: Path, imptool: Imptool) -> None:
+    figures = measured_on(imptool, [COAT] * 9 + [(["....", "...."], ["0000", "0000"])] * 6)
+    assert figures["photographs"]["pixel_accuracy"] == figures["photographs"]["frequency_weighted_iou"] == 9
+    assert not has_interval(figures, "pixel_accuracy")
+
+
+def test_figures_near_the_boundary_rest_on_photographs_with_one(maps: Path, imptool: Imptool) -> None:
+    """All coat in 15 photographs, which have no boundary, and a coat with an edge in nine."""
+    whole = (["1111", "1111"], ["1111", "1111"])
+    figures = measured_on(imptool, [whole] * 15 + [COAT] * 9, "--bands", "1,2", "--boundary-f", "1", "--boundary-iou", "1")
+    assert figures["per_class"][1]["iou_photographs"] == 24
+    assert figures["photographs"]["pixel_accuracy"] == figures["photographs"]["miou"] == 24
+    (band, _), ring = figures["bands"], figures["rings"][0]
+    for level in (band, ring):
+        assert level["per_class"][1]["iou_photographs"] == level["per_class"][1]["accuracy_photographs"] == 9
+        assert level["per_class"][1]["iou_interval"] == [None, None]
+        assert not any(has_interval(level, key) for key in ("miou", "macc", "pixel_accuracy", "frequency_weighted_iou"))
+    assert figures["per_class"][1]["boundary_f_photographs"] == 9
+    assert not has_interval(figures, "boundary_f")
+    assert has_interval(figures, "boundary_iou")  # for which the image border is a contour
+
+
+def test_the_interval_of_a_mean_is_students_over_photographs_left_out(maps: Path, imptool: Imptool) -> None:
+    """Against scikit-learn's Jaccard scores with each photograph left out, and SciPy's t."""
+    rng = np.random.default_rng(5)
+    pairs = []
+    for _ in range(24):
+        target = rng.choice(3, (4, 5), p=[0.6, 0.3, 0.1])
+        predicted = np.where(rng.random((4, 5)) < 0.2, rng.integers(0, 3, (4, 5)), target)
+        pairs.append(tuple(["".join(map(str, row)) for row in side] for side in (target, predicted)))
+    figures = measured_on(imptool, pairs)  # type: ignore[arg-type]
+
+    def miou(chosen: list[Any]) -> float:
+        target, predicted = (np.array([list("".join(pair[side])) for pair in chosen]).ravel() for side in (0, 1))
+        return float(jaccard_score(target, predicted, labels=["1", "2"], average=None).mean())
+
+    left_out = [miou(pairs[:number] + pairs[number + 1 :]) for number in range(24)]
+    error = np.sqrt(23 / 24 * np.sum((left_out - np.mean(left_out)) ** 2))
+    shows = np.array([[any(str(c) in line for side in pair for line in side) for c in (1, 2)] for pair in pairs])
+    weights = (shows / shows.sum(axis=0)).mean(axis=1)
+    images = 1 / np.sum(weights**2)
+    assert figures["photographs"]["miou"] == pytest.approx(images, abs=0.01)
+    low, high = student.interval(0.95, images - 1, miou(pairs), error)
+    # its bias, from draws of one's own: a thousand tell it to some thousandths
+    bias = np.mean([miou([pairs[n] for n in rng.integers(24, size=24)]) for _ in range(300)]) - miou(pairs)
+    found_low, found_high = figures["intervals"]["miou"]
+    assert found_low == pytest.approx(low - max(bias, 0), abs=0.01)
+    assert found_high == pytest.approx(high - min(bias, 0), abs=0.01)
+    assert min(abs(found_low - low), abs(found_high - high)) == pytest.approx(0, abs=1e-9)  # one end has no bias
 
 
 @pytest.mark.parametrize(
@@ -174,6 +271,13 @@ def test_everything_ignored_has_no_figure_and_no_crash(maps: Path, imptool: Impt
     assert figures["miou"] is None
     assert figures["intervals"]["miou"] == [None, None]
     assert np.sum(figures["confusion"]) == 0
+
+
+def test_predictions_of_background_alone_are_told(maps: Path, imptool: Imptool) -> None:
+    assert evaluate(imptool)["dataset"]["notes"] == []
+    for name in NAMES:
+        save(Path("theirs", f"{name}.png"), np.zeros((40, 30)))
+    assert evaluate(imptool)["dataset"]["notes"] == ["no class is found in any of 3 label maps"]
 
 
 def test_bands_are_counted_by_hand(maps: Path, imptool: Imptool) -> None:
@@ -222,7 +326,7 @@ def test_ids_mean_what_remap_says(maps: Path, imptool: Imptool) -> None:
         ids = np.asarray(Image.open(f"theirs/{name}.png"))
         save(Path("other", f"{name}.png"), np.array([70, 7, 9])[ids])
     Path("ids.yaml").write_text("7: 1\n9: 2\n")
-    for options in (("--remap", "70=0,7=1,9=2"), ("--remap", "ids.yaml", "--remap", "70=0")):
+    for options in (("--remap", "70=0,7=1,9=2"), ("--remap", "ids.yaml", "--remap", "70=0"), ("--remap", "7=1,9=2,default=0")):
         assert evaluate(imptool, *options, predictions="other")["semantic"]["other"]["confusion"] == expected
     result = imptool("eval", "--predictions", "other", "--dataset", "target", "--remap", "7=1", "--out", "none")
     assert result.exit_code == 2

@@ -427,7 +427,7 @@ CONTRADICTIONS: dict[str, tuple[list[str], Callable[[], object]]] = {
     "instance gone": (["000"], lambda: edit_converted(lambda d: d["annotations"].pop(0))),
     "area": (["000"], lambda: edit_converted(lambda d: d["annotations"][0].update(area=999))),  # 35 * 45 pixels
     "bbox": (["000"], lambda: edit_converted(lambda d: d["annotations"][0].update(bbox=[19, 40, 35, 45]))),
-    "id twice": ([], lambda: edit_converted(lambda d: d["annotations"][1].update(id=d["annotations"][0]["id"]))),
+    "id twice": ([], lambda: edit_converted(lambda d: d["images"][1].update(id=d["images"][0]["id"]))),
     "photograph gone": ([], lambda: edit_converted(lambda d: d["images"].pop())),
     "another label map since": ([], lambda: repaint("000", slice(0, 5), 1)),
     "not JSON": ([], lambda: CONVERTED.write_text("[")),

@@ -81,7 +81,7 @@ def test_help_and_version_come_without_torch(arguments: tuple[str, ...]) -> None
 def test_the_imptool_command_is_the_click_group(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         entry_points = archive.read(f"imptool-{__version__}.dist-info/entry_points.txt").decode()
-    assert "imptool = imptool.cli:main" in entry_points
+    assert "imptool = imptool.__main__:main" in entry_points
     done = subprocess.run(
         [sys.executable, "-m", "imptool", "--version"], check=True, capture_output=True, text=True, timeout=60
     )

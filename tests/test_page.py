@@ -243,10 +243,10 @@ def test_a_number_in_a_table_is_a_share_in_percent(cell: Any, text: str) -> None
         (Difference(math.nan, math.nan, math.nan, False), ["—"]),
     ],
 )
-def test_a_difference_is_in_points_and_bold_where_it_is_certain(difference: Difference, texts: list[str]) -> None:
+def test_a_difference_is_in_points_and_bold_where_it_is_significant(difference: Difference, texts: list[str]) -> None:
     cell = outline(table_html(["class", "change"], [["coat", difference]]))
     assert [text for text in cell.texts if text.strip()][3:] == texts
-    assert ("strong" in dict(cell.tags)) == difference.certain
+    assert ("strong" in dict(cell.tags)) == difference.significant
 
 
 def test_a_share_without_an_interval_looks_like_a_plain_number() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,13 +27,15 @@ from pycocotools.coco import COCO
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 import imptool.prediction.results as results_module
-from imptool.checkpoint import load_weights, parse_about, save_weights
+from imptool.checkpoint import load_run, load_weights, parse_about, save_weights
 from imptool.data.images import write_label_map
 from imptool.data.prediction import Prediction, coco_results
-from imptool.files import process_pool
+from imptool.files import LOCK, InputError, alone_in
 from imptool.models import build_model
 from imptool.models.inference import _largest_channel
-from imptool.prediction.photographs import output_names
+from imptool.prediction.photographs import Photograph, output_names
+from imptool.processes import ProcessPool
+from imptool.recipe import load_recipe
 
 Imptool = Callable[..., Result]
 
@@ -261,7 +266,7 @@ def test_results_of_imptool_are_no_photographs(run: Path, imptool: Imptool) -> N
     refused = imptool("predict", "photos/parsed", "--out", "more")
     assert refused.exit_code == 2
     assert "photos/parsed holds no photographs" in refused.stderr
-    assert "beside 30 pictures that imptool made" in refused.stderr
+    assert "left out: 30 pictures that imptool made" in refused.stderr
 
 
 def test_what_a_killed_run_leaves_can_be_overwritten(run: Path, imptool: Imptool) -> None:
@@ -302,7 +307,7 @@ def test_files_folders_and_globs_are_named_from_the_folder_that_holds_all(run: P
     ("inputs", "says"),
     [
         (["photos/nowhere.jpg"], "photos/nowhere.jpg: there is no such file or folder"),
-        (["photos/*.tiff"], "photos/*.tiff holds no photographs (jpg, png, webp, bmp, tiff or gif)"),
+        (["photos/*.tiff"], "photos/*.tiff holds no photographs (jpg, png, webp, avif, jp2, bmp, tiff or gif)"),
         (["photos/deep/../empty"], "holds no photographs"),
         (["photos", "--save", "labels,overlays"], "--save labels,overlays: unknown 'overlays'; did you mean 'overlay'?"),
         (["photos", "--weights", "nothing.safetensors"], "--weights nothing.safetensors: no such file of weights"),
@@ -475,24 +480,33 @@ def test_two_processes_write_the_files_of_one(run: Path, imptool: Imptool) -> No
 def test_processes_write_what_threads_write(run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
     write_photographs(Path("photos"))
     assert imptool("predict", "photos", "--save", "all", "--out", "threads").exit_code == 0
-    monkeypatch.setattr("imptool.predict.ThreadPoolExecutor", process_pool)  # as it is with a GPU
+    monkeypatch.setattr("imptool.predict.ThreadPoolExecutor", ProcessPool)  # as it is with a GPU
     result = imptool("predict", "photos", "--save", "all", "--out", "processes", "--workers", "2")
     assert result.exit_code == 0, result.output
     assert contents(Path("processes")) == contents(Path("threads"))
 
 
-def test_a_writer_that_is_killed_ends_the_run_in_one_line(run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_or_die(photograph: Photograph, *rest: Any) -> Any:
+    if photograph.name == "grey":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return results_module.write_results(photograph, *rest)
+
+
+def test_a_writer_that_is_killed_costs_its_photograph_and_resume_parses_it(
+    run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_photographs(Path("photos"))
-    monkeypatch.setattr("imptool.predict.ThreadPoolExecutor", process_pool)
-    monkeypatch.setattr("imptool.predict.write_results", end_at_once)
-    result = imptool("predict", "photos")
-    assert result.exit_code == 2
-    assert "a process that writes results has ended" in result.stderr
-    assert result.stderr.count("\n") == 1
-
-
-def end_at_once(*_: Any) -> None:
-    os._exit(9)
+    with monkeypatch.context() as patched:
+        patched.setattr("imptool.predict.ThreadPoolExecutor", ProcessPool)  # as it is with a GPU
+        patched.setattr("imptool.predict.write_results", write_or_die)
+        result = imptool("predict", "photos", "--save", "labels", "--workers", "2")
+    assert result.exit_code == 1
+    told = "photos/grey.png: its results are not written: its process was ended by SIGKILL, perhaps for want of memory"
+    assert result.stderr.startswith(f"1 could not be used:\n  {told}; --resume tries again")
+    assert (
+        "photos: 6 photographs, 5 of them done already" in imptool("predict", "photos", "--save", "labels", "--resume").stdout
+    )
+    assert Path("predictions/photos/labels/grey.png").is_file()
 
 
 def test_photographs_of_one_size_together_are_parsed_as_by_themselves(run: Path, imptool: Imptool) -> None:
@@ -622,11 +636,15 @@ def test_a_damaged_journal_is_parsed_anew(run: Path, imptool: Imptool, line: str
 def test_a_journal_cannot_have_files_elsewhere_removed(run: Path, imptool: Imptool, name: str) -> None:
     write_photographs(Path("photos"))
     assert imptool("predict", "photos", "--save", "labels").exit_code == 0
-    absolute = name.startswith("/")
     Path("precious.png").write_text("mine")
     journal = Path("predictions/photos/.parsed.jsonl")
-    told = str(Path("precious").absolute()) if absolute else name
-    journal.write_text(journal.read_text().replace('"name":"grey"', f'"name":"{told}"'))
+    told = str(Path("precious").absolute()) if name.startswith("/") else name
+    crc, lines = 0, []
+    for line in journal.read_bytes().splitlines(keepends=True):  # sealed anew, so that nothing else refuses it
+        changed = line.replace(b'"labels/grey.png"', f'"{told}.png"'.encode()).replace(b'"source":[', b'"source":[1')
+        lines.append(b'"crc32:%08x"\n' % crc if line.startswith(b'"crc32:') else changed)
+        crc = zlib.crc32(lines[-1], crc)
+    journal.write_bytes(b"".join(lines))
     assert imptool("predict", "photos", "--save", "labels", "--resume").exit_code == 0
     assert Path("precious.png").read_text() == "mine"
 
@@ -638,3 +656,97 @@ def test_a_pipe_is_no_photograph(run: Path, imptool: Imptool) -> None:
     result = imptool("predict", "photos", "--save", "labels")
     assert result.exit_code == 1
     assert "photos/pipe.jpg is no regular file" in result.stderr
+
+
+def photographs_in(out: str) -> list[str]:
+    return [row["file_name"] for row in json.loads(Path(out, "images.json").read_text())["images"]]
+
+
+def test_own_results_are_no_photographs_whatever_finds_them(run: Path, imptool: Imptool) -> None:
+    for name in ("a.jpg", "deep/b.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.fromarray(draw_pair(0)[0]).save(name)
+    for command in (("**/*.jpg", "--out", "res"), ("**/*.jpg", "--out", "res", "--resume"), (".", "--out", "other")):
+        result = imptool("predict", *command)
+        assert result.exit_code == 0, result.output
+        assert photographs_in(command[2]) == ["a.jpg", "deep/b.jpg"]
+    assert sum("10 pictures that imptool made, such as res/" in line for line in result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--force", "--resume"])
+@pytest.mark.parametrize("photograph", ["out/page/photographs/mine.jpg", "linked/mine.jpg", "photos/link.jpg"])
+def test_a_photograph_among_the_results_is_refused_and_stays(run: Path, imptool: Imptool, photograph: str, option: str) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos/a.jpg", "--out", "out").exit_code == 0
+    mine = Path("out/page/photographs/mine.jpg")
+    Image.fromarray(draw_pair(1)[0]).save(mine)
+    Path("linked").symlink_to("out/page/photographs")
+    Path("photos/link.jpg").symlink_to(mine.absolute())
+    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    result = imptool("predict", photograph, "--out", "out", option)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {photograph} lies in out")
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
+
+
+def test_weights_among_the_results_are_refused_and_stay(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos/a.jpg", "--out", "out").exit_code == 0
+    weights = shutil.copy(run / "weights.safetensors", "out/labels")
+    result = imptool("predict", "photos/a.jpg", "--weights", weights, "--out", "out", "--force")
+    assert result.exit_code == 2
+    assert Path(weights).is_file()
+
+
+def test_the_folder_is_held_while_the_weights_are_loaded(run: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_meanwhile(*arguments: Any, **options: Any) -> Any:
+        with pytest.raises(InputError, match="another process is at work"), alone_in(Path("out")):
+            pass
+        return load_run(*arguments, **options)
+
+    monkeypatch.setattr("imptool.checkpoint.load_run", load_meanwhile)
+    write_photographs(Path("photos"))
+    assert imptool("predict", "photos/a.jpg", "--out", "out").exit_code == 0
+    assert not Path("out", LOCK).exists()
+
+
+def test_pictures_of_other_formats_are_read_or_counted_by_suffix(run: Path, imptool: Imptool) -> None:
+    photograph = Image.fromarray(draw_pair(0)[0])
+    Path("photos").mkdir()
+    kinds = {"a.jfif": "JPEG", "b.JPE": "JPEG", "c.mpo": "MPO", "d.jp2": "JPEG2000", "e.avif": "AVIF"}
+    for name, kind in kinds.items():
+        photograph.save(Path("photos", name), kind)
+    for name in ("x.heic", "y.HEIC", "z.jxl", "notes.txt"):
+        Path("photos", name).write_bytes(b"unread")
+    result = imptool("predict", "photos", "--save", "labels", "--out", "out")
+    assert result.exit_code == 0, result.output
+    assert photographs_in("out") == sorted(kinds)
+    line = next(line for line in result.output.splitlines() if "left out" in line)
+    assert "2 .heic, 1 .jxl" in line
+    assert "pip install pillow-heif" in line
+    assert "pip install pillow-heif" in imptool("predict", "photos/x.heic").output
+
+
+def test_a_dataset_whose_photograph_is_not_read_here_says_what_helps(workplace: Path, imptool: Imptool) -> None:
+    Path("data/drawn/images/000.png").rename("data/drawn/images/000.heic")
+    result = imptool("convert-instances", "data/drawn")
+    assert result.exit_code == 1
+    assert "data/drawn/images/000.heic: its format is not read here; pip install pillow-heif" in result.output
+
+
+def test_summary_tells_label_maps_from_detections_and_says_where_nothing_is_found(run: Path, imptool: Imptool) -> None:
+    write_photographs(Path("photos"))
+    found = imptool("predict", "photos", "--save", "labels").output
+    assert "images whose label" in found
+    assert "detections with a" in found
+    assert "score above 0 " in found  # the recipe's threshold
+    assert "note: " not in found
+
+    recipe = load_recipe("tiny.yaml", ["detector.score_threshold=1.0"])
+    torch.manual_seed(0)
+    blind = build_model("panoptic-fpn-imp", recipe, LABELS, pretrained=False)
+    blind.semantic_head.predictor.bias.data[0] = 1000.0  # background everywhere
+    save_weights(Path("blind.safetensors"), blind, "panoptic-fpn-imp", recipe, LABELS)
+    nothing = imptool("predict", "photos", "--weights", "blind.safetensors", "--out", "out").output
+    assert "note: no class is found in any of 6 label maps\n" in nothing
+    assert "note: nothing is detected in any of 6 images\n" in nothing

@@ -385,6 +385,15 @@ def test_full_shared_memory_ends_in_one_line_and_leaves_no_process(converted: Pa
     assert "No space left on device (28)): use --workers 0, or fewer, or enlarge /dev/shm" in errors
 
 
+@pytest.mark.skipif(sys.platform != "linux" or sys.version_info >= (3, 14), reason="workers must inherit the patch by fork")
+def test_a_reader_that_is_killed_ends_training_in_one_line(converted: Path) -> None:
+    with run_patched("import os; batches.TrainingSamples.__getitem__ = lambda *_: os.kill(os.getpid(), 9)") as process:
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, len(errors.splitlines())) == (2, 1), errors
+    assert "the workers that read photographs have failed (DataLoader worker (pid" in errors
+    assert "use --workers 0, or fewer, or enlarge /dev/shm; --resume goes on from the last checkpoint" in errors
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or sys.version_info >= (3, 14), reason="workers must inherit the patch by fork")
 def test_second_ctrl_c_ends_a_run_whose_worker_hangs(converted: Path) -> None:
@@ -435,6 +444,27 @@ def changed(key: str, value: object) -> Callable[[dict[str, Any]], object]:
 def shrink_momentum(state: dict[str, Any]) -> None:
     values = state["optimizer"]["state"]
     values[next(iter(values))]["momentum_buffer"] = torch.zeros(1)
+
+
+def test_a_checkpoint_or_log_of_which_a_byte_has_changed_is_told_in_one_line(converted: Path, imptool: Imptool) -> None:
+    run = train_tiny("run")
+    (run / "weights.safetensors").unlink()
+    path, log = latest_checkpoint(run), run / "log.jsonl"
+    assert path is not None
+    whole, lines = path.read_bytes(), log.read_text()
+    weight = torch.load(path, weights_only=True)["model"]["detector.backbone.body.conv1.weight"].numpy().tobytes()
+    place = whole.index(weight)
+    for name, data in (
+        (path, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]),
+        (log, lines.replace("0.", "1.", 1)),
+    ):
+        before = name.read_bytes()
+        name.write_bytes(data if isinstance(data, bytes) else data.encode())
+        result = imptool("train", run, "--resume", "--workers", "0")
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.output
+        assert str(name) in result.stderr
+        name.write_bytes(before)
+    assert imptool("train", run, "--resume", "--workers", "0").exit_code == 0
 
 
 DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -558,3 +588,74 @@ def test_instances_of_a_copied_dataset_stay_good(converted: Path) -> None:
     Path("data").rename("elsewhere")
     Path("drawn.yaml").write_text(Path("drawn.yaml").read_text().replace("root: drawn", "root: ./elsewhere/drawn"))
     read_instances(load_dataset("drawn.yaml"), "train")
+
+
+def cut_short(run: Path) -> Path:
+    """A run as it is when it was stopped in the middle of its last stage."""
+    (run / "checkpoint-full-0000004.pt").unlink()
+    (run / "weights.safetensors").unlink()
+    return run
+
+
+def test_training_that_has_not_ended_is_told_by_all_that_use_its_checkpoint(converted: Path, imptool: Imptool) -> None:
+    run = cut_short(train_tiny("run", "keep_checkpoints=2"))
+    line = "training has not ended: run/checkpoint-full-0000002.pt is of iteration 2 of 4 of stage full"
+    uses = (("predict", "data/drawn/images", "--run", run, "--save", "labels"), ("eval", run), ("export", run))
+    for words in uses:
+        result = imptool(*words)
+        assert result.exit_code == 0, result.output
+        assert sum(f"note: {line}" in each for each in result.output.splitlines()) == 1
+    assert line in json.loads((run / "eval-val/metrics.json").read_text())["dataset"]["notes"][0]
+    assert imptool("train", run, "--resume", "--workers", "0").exit_code == 0
+    assert not any(
+        "has not ended" in imptool(*words, *more).output for words, more in zip(uses[1:], ((), ["--force"]), strict=True)
+    )
+
+
+def test_resumed_recipe_goes_on_with_the_dataset_of_its_run(converted: Path, imptool: Imptool) -> None:
+    Path("other.yaml").write_text(Path("drawn.yaml").read_text())
+    assert imptool("convert-instances", "other.yaml").exit_code == 0
+    cut_short(train_tiny("runs/tiny/a", "keep_checkpoints=2", "dataset=other.yaml"))
+    result = imptool("train", "tiny.yaml", "-o", "keep_checkpoints=2", "--resume", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    assert load_recipe("runs/tiny/a/recipe.yaml").dataset == "other.yaml"
+    (Path("runs/tiny/a") / "weights.safetensors").unlink()
+    named = imptool("train", "tiny.yaml", "-o", "keep_checkpoints=2", "--resume", "--dataset", "drawn.yaml")
+    assert "another recipe (dataset differ)" in named.stderr  # what is asked for is not passed over
+
+
+@pytest.mark.parametrize("source", ["drawn.yaml", "ccp", "held"])
+def test_dataset_in_the_place_of_a_recipe_is_told_how_to_train_on_it(workplace: Path, imptool: Imptool, source: str) -> None:
+    (workplace / "held").mkdir()
+    (workplace / "held" / "any.yaml").write_text((workplace / "drawn.yaml").read_text())
+    result = imptool("train", source)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert f"{source} is a dataset, not a recipe: " in result.stderr
+    assert result.stderr.endswith(f"imptool train recipes/ccp_lite.yaml --dataset {source}\n")
+
+
+def test_recipe_in_the_place_of_a_dataset_is_told(workplace: Path, imptool: Imptool) -> None:
+    for words in (("convert-instances", "tiny.yaml"), ("train", "tiny.yaml", "--dataset", "recipes/ccp_lite.yaml")):
+        result = imptool(*words)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert f"{words[-1].rpartition('/')[2]} is a recipe, not a dataset" in result.stderr
+
+
+def test_classes_that_val_shows_and_train_does_not_are_noted(converted: Path, imptool: Imptool) -> None:
+    path = Path("instances/drawn/train.json")
+    document = json.loads(path.read_text())
+    names = {row["id"]: row["name"] for row in document["categories"]}
+    document["annotations"] = [row for row in document["annotations"] if row["category_id"] != 2]
+    path.write_text(json.dumps(document))
+    result = imptool("train", "tiny.yaml", "--device", "cpu", "--workers", 0, "--out", "run")
+    line = f"split val of drawn has classes that split train never shows, so none learns them: {names[2]}"
+    assert line in result.stdout
+
+
+def test_a_split_without_any_instance_is_noted(converted: Path, imptool: Imptool) -> None:
+    for split in ("train", "val"):
+        path = Path(f"instances/drawn/{split}.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    result = imptool("train", "tiny.yaml", "--device", "cpu", "--workers", 0, "--out", "run")
+    for split in ("train", "val"):
+        assert f"split {split} of drawn has no instance at all" in result.stdout

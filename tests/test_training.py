@@ -459,7 +459,7 @@ def test_second_run_in_a_folder_is_refused_while_the_first_is_at_work(converted:
     with alone_in(Path("run")):
         result = imptool("train", "run", "--resume", "--workers", "0")
         assert "another process is at work in run" in result.stderr
-    assert not Path("run/.lock").exists()
+    assert not Path("run/.imptool.lock").exists()
 
 
 def test_order_of_checkpoints_is_that_of_their_names(converted: Path) -> None:

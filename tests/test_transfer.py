@@ -197,11 +197,12 @@ def test_coco_by_name_is_for_resnet50_alone() -> None:
         read_start("COCO_V1", backbone="resnet101")
 
 
-def test_names_that_cannot_be_downloaded_say_what_else_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_cannot_be_downloaded_say_what_else_can_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     with pytest.raises(InputError, match=r"COCO_V1 could not be downloaded \(no network\): name a local file \(https://"):
         read_start("COCO_V1", backbone="resnet50")
 

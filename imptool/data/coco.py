@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -14,16 +13,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pycocotools import mask as coco_mask
 
-from imptool.data.components import Instances, find_components, join, rle_length
-from imptool.files import InputError, write_json
-
-Row = dict[str, Any]
+from imptool.data.coco_forms import Row, is_box, is_count, is_finite, number, numbers, refer, text_ids, unify
+from imptool.data.components import Instances, find_components, join
+from imptool.data.segmentation import compressed_rle, covers_nothing, is_thin, parse_segmentation, rings_of
+from imptool.files import JSON_FILE, InputError, read_bytes, write_json
 
 # What this program reads of each list; `bbox`, `area`, `iscrowd`, `info` and `licenses` are often left out by others.
 _NEEDED_KEYS = {
     "images": ("id", "file_name", "height", "width"),
     "categories": ("id", "name"),
-    "annotations": ("id", "image_id", "category_id", "segmentation"),
+    "annotations": ("image_id", "category_id", "segmentation"),
 }
 
 
@@ -79,25 +78,20 @@ def read_coco(path: Path) -> Row:
     """Read a COCO file and check all that the rest of the program takes for granted.
 
     Returns:
-        The document as it stands in the file.
+        The document as it stands in the file, with its ids, sizes and flags in COCO's forms (`unify`).
     Raises:
         InputError: one line with the file's name, for a file that is missing, no JSON or no COCO object; for a list,
-            key or value that is missing or of the wrong kind; for an id given twice; for the id of an image or category
+            key or value that is missing or of the wrong kind; for the id of an image or a category given twice; for one
             that the file does not list; for a segmentation that does not fit its image.
     """
-    document = read_json(path)
-    try:
-        _check_document(document)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    return document
+    return _read_checked(path, boxes_alone=False)
 
 
 def read_results(path: Path, document: Mapping[str, Any]) -> list[Row]:
     """Read COCO results (a list of detections) for the images and categories of a COCO document.
 
     Returns:
-        The rows as they stand in the file, each with image_id, category_id, score, and bbox (xywh) or segmentation or both.
+        The rows, each with image_id, category_id, score, and bbox (xywh) or segmentation or both; ids as in the document.
     Raises:
         InputError: one line with the file's name and the first row that cannot be used, and why.
     """
@@ -107,8 +101,10 @@ def read_results(path: Path, document: Mapping[str, Any]) -> list[Row]:
             raise ValueError(f"holds a {type(rows).__name__}; COCO results are a list of detections")
         sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
         category_ids = {category["id"] for category in document["categories"]}
+        texts = {"image_id": text_ids(document["images"]), "category_id": text_ids(document["categories"])}
         for place, row in enumerate(rows):
             try:
+                _unify_result(row, texts)
                 _check_result(row, sizes, category_ids)
             except ValueError as error:
                 raise ValueError(f"result [{place}] {error}") from error
@@ -120,9 +116,10 @@ def read_results(path: Path, document: Mapping[str, Any]) -> list[Row]:
 def read_truth(path: Path) -> Row:
     """Read a COCO file to hold results against, with its own boxes and areas where it has them; raises as `read_coco`.
 
-    Images of one name get their ids into their names, by which they are told apart.
+    An annotation may have a box alone: it has no `segmentation` then. Images of one name get their ids into their names, by
+    which they are told apart.
     """
-    document = read_coco(path)
+    document = _read_checked(path, boxes_alone=True)
     often = Counter(image["file_name"] for image in document["images"])
     for image in document["images"]:
         if often[image["file_name"]] > 1:
@@ -131,15 +128,26 @@ def read_truth(path: Path) -> Row:
         for key in ("bbox", "area"):
             if row.get(key) is None:
                 row.pop(key, None)
-        if not (_is_box(row.get("bbox", [0, 0, 0, 0])) and _is_finite(row.get("area", 0))):
+        if not (is_box(row.get("bbox", [0, 0, 0, 0])) and is_finite(row.get("area", 0))):
             raise InputError(f"{path}: annotation {row['id']} has a bbox or area that is no number; correct or remove it")
+    return document
+
+
+def _read_checked(path: Path, *, boxes_alone: bool) -> Row:
+    document = read_json(path)
+    try:
+        if isinstance(document, dict):
+            unify(document)
+        _check_document(document, boxes_alone=boxes_alone)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     return document
 
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds; InputError when it cannot be read."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path, JSON_FILE))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a COCO JSON file") from None
     except OSError as error:
@@ -152,7 +160,7 @@ def decode_masks(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]
     """The masks of one image's annotations.
 
     Args:
-        annotations: COCO dicts with `segmentation`: compressed or plain RLE, or polygons.
+        annotations: COCO dicts with `segmentation`, as `parse_segmentation` takes it.
         size: (H, W) of the image.
     Returns:
         [N, H, W] uint8, 1 in the instance.
@@ -161,7 +169,7 @@ def decode_masks(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]
     """
     masks = np.zeros((len(annotations), *size), np.uint8)
     for mask, annotation in zip(masks, annotations, strict=True):
-        mask[:] = coco_mask.decode(_compressed_rle(annotation["segmentation"], size))
+        mask[:] = coco_mask.decode(compressed_rle(annotation["segmentation"], size))
     return masks
 
 
@@ -201,7 +209,7 @@ def instances_of(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]
     Raises:
         ValueError: as `decode_masks`.
     """
-    rles = [_compressed_rle(annotation["segmentation"], size) for annotation in annotations]
+    rles = [compressed_rle(annotation["segmentation"], size) for annotation in annotations]
     counts = [rle["counts"] if isinstance(rle["counts"], bytes) else rle["counts"].encode() for rle in rles]
     return Instances(
         class_ids=np.array([annotation["category_id"] for annotation in annotations], np.int64),
@@ -223,104 +231,66 @@ def split_instances(instances: Instances, connectivity: int) -> Instances:
     return join(parts, instances.size)
 
 
-def parse_segmentation(segmentation: Any, size: tuple[int, int]) -> Any:
-    """Check what pycocotools would read as noise, or take all memory for.
-
-    Args:
-        segmentation: polygons (lists or arrays x, y, x, y, ...) or an RLE, plain or compressed.
-        size: (H, W) of the image.
-    Returns:
-        a list of arrays [2 P] float64, or the RLE as it is.
-    Raises:
-        ValueError: it has none of COCO's forms, or not the size of the image.
-    """
-    if isinstance(segmentation, list):
-        # The memory of a polygon grows with the length of its outline, so a wild coordinate would fill it.
-        rings = [parse_ring(ring, max(size)) for ring in segmentation]
-        if not rings or any(ring is None for ring in rings):
-            raise ValueError("polygons must be lists x, y, x, y, ... of three points or more, in or near the image")
-        return rings
-    if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str | bytes | list):
-        raise ValueError("segmentation must be a list of polygons or an RLE {size, counts}")
-    if segmentation.get("size") not in (list(size), tuple(size)):
-        raise ValueError(f"the RLE has the size {segmentation.get('size')}, its image {list(size)}")
-    length = _counts_length(segmentation["counts"])
-    if length != size[0] * size[1]:
-        raise ValueError(f"the RLE covers {length} pixels, its image has {size[0] * size[1]}")
-    return segmentation
+def crowds_outside(
+    regions: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]
+) -> Instances:
+    """What regions cover of an image where no annotation does, each as a crowd; one of which nothing is left is left out."""
+    covered, free = covered_by(annotations, size), []
+    for region in regions:
+        mask = coco_mask.decode(compressed_rle(region["segmentation"], size))
+        mask[covered] = 0
+        if mask.any():
+            free.append({**region, "segmentation": coco_mask.encode(mask), "iscrowd": 1})
+    return instances_of(free, size)
 
 
-def parse_ring(ring: Any, reach: int) -> NDArray[np.float64] | None:
-    """A polygon's coordinates [2 P], P >= 3, none of them farther than `reach` px from the image; None when it is no such."""
-    if isinstance(ring, np.ndarray):
-        return ring  # parsed before
-    if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2:
-        return None
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in ring):
-        return None
-    low, high = min(ring), max(ring)
-    return np.array(ring, np.float64) if -reach <= low and high <= 2 * reach and sum(ring) == sum(ring) else None
+def covered_by(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """[H, W], True where one of the annotations is."""
+    rles = [compressed_rle(annotation["segmentation"], size) for annotation in annotations]
+    return coco_mask.decode(coco_mask.merge(rles)) == 1 if rles else np.zeros(size, np.bool_)
 
 
-def _compressed_rle(segmentation: Any, size: tuple[int, int]) -> Row:
-    """Any of COCO's three forms as compressed RLE."""
-    segmentation = parse_segmentation(segmentation, size)
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, *size)
-    return segmentation
-
-
-def _counts_length(counts: str | bytes | list[Any]) -> int:
-    if isinstance(counts, list):
-        if not all(_is_count(number) and number < 2**32 for number in counts):
-            raise ValueError("the counts of an RLE must be whole numbers >= 0, below 2^32")
-        return sum(counts)
-    return rle_length(counts.encode() if isinstance(counts, str) else counts)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _unify_result(row: Any, texts: Mapping[str, Mapping[str, int]]) -> None:
+    """Put a result into COCO's forms, in place; a box or mask that is null, or a mask of nothing beside a box, is left out."""
+    if not isinstance(row, dict):
+        return
+    for key, ids in texts.items():
+        refer(row, key, ids)
+    for key, change in (("score", number), ("bbox", numbers)):
+        if key in row:
+            row[key] = change(row[key])
+    for key in ("bbox", "segmentation"):
+        if row.get(key) is None:
+            row.pop(key, None)
+    if has_box_alone(row):
+        row.pop("segmentation", None)
 
 
 def _check_result(row: Any, sizes: Mapping[int, tuple[int, int]], category_ids: Collection[int]) -> None:
     if not isinstance(row, dict) or not {"image_id", "category_id", "score"} <= row.keys():
         raise ValueError("is no detection with image_id, category_id and score")
     for key, known in (("image_id", sizes), ("category_id", category_ids)):
-        if not _is_count(row[key]) or row[key] not in known:
+        if not is_count(row[key]) or row[key] not in known:
             raise ValueError(f"has the {key} {row[key]!r}, which the ground truth does not have")
-    if not _is_finite(row["score"]):
+    if not is_finite(row["score"]):
         raise ValueError(f"has the score {row['score']!r}: write a finite number")
     if "bbox" not in row and "segmentation" not in row:
         raise ValueError("has neither bbox nor segmentation")
-    if not _is_box(row.get("bbox", [0, 0, 0, 0])):
+    if not is_box(row.get("bbox", [0, 0, 0, 0])):
         raise ValueError(f"has the bbox {row['bbox']!r}: write x, y, width, height")
     if "segmentation" in row:
         parse_segmentation(row["segmentation"], sizes[row["image_id"]])
 
 
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_finite, value)) and min(value[2:]) >= 0
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
-        return False
-
-
-def _check_document(document: Any) -> None:
+def _check_document(document: Any, *, boxes_alone: bool) -> None:
     if not isinstance(document, dict):
         kind = type(document).__name__
         raise ValueError(f"holds a {kind}; a COCO file is an object with {', '.join(_NEEDED_KEYS)}")
     for section, keys in _NEEDED_KEYS.items():
         if not isinstance(document.get(section), list):
             raise ValueError(f"has no list '{section}'; a COCO file is an object with {', '.join(_NEEDED_KEYS)}")
-        _check_rows(section, document[section], keys)
+        needed = tuple(key for key in keys if not (boxes_alone and key == "segmentation"))
+        _check_rows(section, document[section], needed)
 
     for section, key in (("images", "file_name"), ("categories", "name")):
         for row in document[section]:
@@ -328,23 +298,38 @@ def _check_document(document: Any) -> None:
                 raise ValueError(f"{section}: {row['id']} has the {key} {row[key]!r}; write it as text")
     sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     for image_id, size in sizes.items():
-        if not all(_is_count(side) and side > 0 for side in size):
+        if not all(is_count(side) and side > 0 for side in size):
             raise ValueError(f"image {image_id} is {size[0]} x {size[1]}; height and width must be whole numbers above 0")
     category_ids = {category["id"] for category in document["categories"]}
-    for annotation in document["annotations"]:
+    for place, annotation in enumerate(document["annotations"]):
+        if not is_count(annotation.get("id")):
+            annotation["id"] = place
         name = f"annotation {annotation['id']}"
         for key, known, section in (("image_id", sizes, "images"), ("category_id", category_ids, "categories")):
             # The type first: a list or null would break the look-up, and true equals 1.
-            if not _is_count(annotation[key]) or annotation[key] not in known:
+            if not is_count(annotation[key]) or annotation[key] not in known:
                 raise ValueError(
                     f"{name} has the {key} {annotation[key]!r}, which '{section}' does not list; add or correct it"
                 )
         if annotation.get("iscrowd", 0) not in (0, 1):
             raise ValueError(f"{name} has the iscrowd {annotation['iscrowd']!r}; write 0 or 1, or leave it out")
+        if boxes_alone and has_box_alone(annotation):
+            annotation.pop("segmentation", None)
+            continue
+        size = sizes[annotation["image_id"]]
         try:
-            parse_segmentation(annotation["segmentation"], sizes[annotation["image_id"]])
+            parsed = parse_segmentation(annotation.get("segmentation"), size)
+            if boxes_alone and is_box(annotation.get("bbox")) and covers_nothing(parsed, size):
+                del annotation["segmentation"]
         except ValueError as error:
             raise ValueError(f"{name}: {error}; correct or remove it") from error
+
+
+def has_box_alone(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation has a box and nothing that could be a mask: no segmentation, null, or rings without an inside."""
+    segmentation = annotation.get("segmentation")
+    empty = segmentation is None or (isinstance(segmentation, list) and all(map(is_thin, rings_of(segmentation))))
+    return empty and is_box(annotation.get("bbox"))
 
 
 def _check_rows(section: str, rows: list[Any], keys: tuple[str, ...]) -> None:
@@ -353,7 +338,9 @@ def _check_rows(section: str, rows: list[Any], keys: tuple[str, ...]) -> None:
         missing = [key for key in keys if key not in row] if isinstance(row, dict) else list(keys)
         if missing:
             raise ValueError(f"{section}[{place}] has no {', '.join(missing)}; add what is missing")
-        if not _is_count(row["id"]):
+        if section == "annotations":
+            continue  # other files number these as they like, and nothing rests on it
+        if not is_count(row["id"]):
             raise ValueError(f"{section}[{place}] has the id {row['id']!r}; ids must be whole numbers >= 0")
         if row["id"] in seen:
             raise ValueError(f"the id {row['id']} stands twice in '{section}'; give each its own")

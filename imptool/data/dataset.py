@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticKnownError
 
+from imptool.data.class_list import CLASS_LISTS, ClassList, find_class_list, read_class_list
 from imptool.data.coco import split_instances
-from imptool.data.components import Instances, UnknownIds, find_components, numbered_instances
-from imptool.data.images import MAX_PIXELS, check_image
-from imptool.data.label_set import MAX_ID, ClassInfo, IdTable, LabelSet
+from imptool.data.components import Instances, UnknownIds, find_components, join, numbered_instances
+from imptool.data.images import MAX_PIXELS, check_image, has_colours
+from imptool.data.label_set import DEFAULT, MAX_ID, ClassInfo, IdTable, LabelSet, Remap, remap_table
 from imptool.data.layouts import LAYOUTS, Found, Item, Where
-from imptool.data.layouts.pairs import BACKGROUND_NAMES, Id
+from imptool.data.layouts.coco_files import find_jsons
+from imptool.data.layouts.pairs import BACKGROUND_NAMES, Id, is_there, pictures_in, read_coloured
 from imptool.data.splits import RandomSplits, make_splits, strangers
-from imptool.files import RECIPES, FileName, InputError, Strict, find_yaml, nearest, parse_strict, read_yaml
+from imptool.files import (
+    RECIPES,
+    FileName,
+    InputError,
+    Strict,
+    find_yaml,
+    nearest,
+    parse_strict,
+    read_yaml,
+    some,
+)
 
-CLASS_LISTS = ("classes.txt", "label_list.txt")
+_ASKED = 10  # label maps: whether they are grey
 
 
 class Generator(Strict):
@@ -35,6 +47,21 @@ class Generator(Strict):
     count: int
 
 
+def _check_source_id(value: Any) -> Any:
+    if value == DEFAULT:
+        return value
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is neither an id nor '{DEFAULT}', which is all other ids")
+    if value < 0:
+        raise PydanticKnownError("greater_than_equal", {"ge": 0})
+    if value > MAX_ID:
+        raise PydanticKnownError("less_than_equal", {"le": MAX_ID})
+    return value
+
+
+SourceId = Annotated[int | str, BeforeValidator(_check_source_id)]
+
+
 class DatasetFile(Where):
     """A dataset YAML as it is written."""
 
@@ -42,20 +69,24 @@ class DatasetFile(Where):
     root: str
     name: FileName | None = None
     classes: list[ClassInfo] | None = Field(default=None, min_length=1)
+    class_list: str | None = None  # a file under the root, where another than the usual ones has the names
     background: int | None = None  # written as null: there is none, whatever the classes are called
     ignore: Id = 255
-    remap: dict[Id, Id] = {}
+    remap: dict[SourceId, Id] = {}
     left_right: list[Annotated[list[Id], Field(min_length=2, max_length=2)]] = []  # ids that change places in a mirror
     splits: dict[FileName, str] | None = Field(default=None, min_length=1)
     random_splits: RandomSplits | None = None
     generator: Generator | None = None
 
     @model_validator(mode="after")
-    def _one_kind_of_split(self) -> DatasetFile:
+    def _no_contradictions(self) -> DatasetFile:
         if self.splits is not None and self.random_splits is not None:
             raise ValueError("give splits or random_splits, not both")
+        if self.classes is not None and self.class_list is not None:
+            raise ValueError("give classes or class_list, not both")
         if self.layout not in LAYOUTS:
-            raise ValueError(f"unknown layout '{self.layout}'{nearest(self.layout, LAYOUTS)}")
+            any_names = "folder takes photographs and label maps under any names: photographs, labels, suffixes"
+            raise ValueError(f"unknown layout '{self.layout}'{nearest(self.layout, LAYOUTS)} ({any_names})")
         for key in Where.model_fields.keys() - LAYOUTS[self.layout].keys:
             if getattr(self, key) is not None:
                 raise ValueError(f"'{key}' means nothing to the layout {self.layout}")
@@ -70,10 +101,11 @@ class Dataset:
     source: Path  # the YAML or the folder
     root: Path
     labels: LabelSet
-    remap: Mapping[int, int]
+    remap: Remap
     splits: Mapping[str, tuple[Item, ...]]
     generator: Generator | None = None
     notes: tuple[str, ...] = ()  # what a person should look at, though it is no error
+    remarks: tuple[str, ...] = ()  # what a person should know, though nothing is wrong: what was taken for want of a statement
     has_photographs: bool = True  # without any, label maps are converted by themselves
     max_pixels: int = MAX_PIXELS  # of a photograph or label map
 
@@ -85,11 +117,7 @@ class Dataset:
     @cached_property
     def _id_of_source(self) -> IdTable:
         """Source id -> id after the remap; unknown where the id is in no class list."""
-        table = np.full(MAX_ID + 1, -1, np.int64)
-        known = [*self.labels.ids, self.labels.ignore]
-        table[known] = known
-        table[list(self.remap)] = list(self.remap.values())
-        return IdTable(table)
+        return remap_table({number: number for number in (*self.labels.ids, self.labels.ignore)}, self.remap)
 
     @cached_property
     def _channel_of_source(self) -> IdTable:
@@ -97,6 +125,13 @@ class Dataset:
         ids = self._id_of_source.table
         channels = self.labels.to_channels(np.maximum(ids, 0).astype(np.uint16)[None])[0]
         return IdTable(np.where(ids < 0, -1, channels.astype(np.int64)))
+
+    @cached_property
+    def folders(self) -> set[Path]:
+        """The folders of its photographs and of its labels, without the root, where results have folders of their own."""
+        items = [item for members in self.splits.values() for item in members]
+        files = ((path, item.stem) for item in items for path in (item.image, item.label, *item.more_labels))
+        return set(map(Path, {_counted_from(path, stem) for path, stem in files})) - {self.root}
 
     def split(self, name: str) -> tuple[Item, ...]:
         """The items of a split; InputError when there is none of that name or it is empty."""
@@ -138,8 +173,7 @@ class Dataset:
         if not item.problem and item.read_instances is not None:
             source = item.read_instances(self.max_pixels)
             self.check_size(item, source.size)
-            found = replace(source, class_ids=self.remapped(source.class_ids[None], item)[0].astype(np.int64))
-            found = found.rows(~np.isin(found.class_ids, self.no_instance))
+            found = self._remapped_instances(source, item)
             return split_instances(found, connectivity) if components else found
         if item.read_numbers is None:
             return self._read_components(item, connectivity)
@@ -156,6 +190,16 @@ class Dataset:
             connectivity=connectivity,
             components=components,
         )
+
+    def read_unknown(self, item: Item, size: tuple[int, int]) -> Instances:
+        """Where an item of this (height, width) has instances without a mask: crowds, on pixels that its map ignores."""
+        if item.read_unknown is None:
+            return join([], size)
+        return self._remapped_instances(item.read_unknown(self.max_pixels), item)
+
+    def _remapped_instances(self, source: Instances, item: Item) -> Instances:
+        found = replace(source, class_ids=self.remapped(source.class_ids[None], item)[0].astype(np.int64))
+        return found.rows(~np.isin(found.class_ids, self.no_instance))
 
     def _read_components(self, item: Item, connectivity: int) -> Instances:
         source_ids = item.read_source_map(self.max_pixels)
@@ -193,10 +237,15 @@ class Dataset:
     def _looked_up(self, source_ids: np.ndarray, table: IdTable, item: Item) -> np.ndarray:
         found, unknown = table.look_up(source_ids)
         if unknown:
-            names = ", ".join(map(str, unknown[:5]))
-            line = f"{item.label} holds id {names}, not in the class list of {self.source}: add or remap it"
-            raise InputError(line, kind="ids")
+            line = f"{item.label} holds id {some(unknown)}, not in the class list of {self.source}: add or remap it"
+            raise InputError(f"{line} (remap: {{{unknown[0]}: {self.labels.ignore}}}, or {DEFAULT}: for all)", kind="ids")
         return found
+
+
+def _counted_from(path: Path, stem: str) -> str:
+    """The folder under which a file is called by its stem; of a file that is called otherwise, the one that holds it."""
+    folder, found, rest = path.as_posix().rpartition(f"/{stem}")
+    return folder or "/" if found and "/" not in rest else path.parent.as_posix()
 
 
 def load_dataset(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> Dataset:
@@ -210,12 +259,26 @@ def load_dataset(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> Dataset
     """
     path = _described_here(Path(source)) if Path(source).is_dir() else find_yaml(str(source), RECIPES / "datasets")
     if path is not None:
-        described = parse_strict(DatasetFile, read_yaml(path), source=str(path))
+        values = read_yaml(path)
+        if "stages" in values or "extends" in values:
+            raise InputError(f"{path} is a recipe, not a dataset: name the dataset that it trains on")
+        described = parse_strict(DatasetFile, values, source=str(path))
         return _described_dataset(described, described.name or path.stem, path, _find_root(path, described.root), max_pixels)
     if Path(source).is_dir():
         return _folder_dataset(Path(source), max_pixels)
     known = [known.stem for known in (RECIPES / "datasets").glob("*.yaml")]
     raise InputError(f"{source} is no dataset YAML, folder or known name{nearest(Path(source).stem, known)}")
+
+
+def is_dataset(source: str) -> bool:
+    """Whether a name means a dataset, be it a good one: a YAML with a layout, a folder that holds one, or a known name."""
+    if Path(source).is_dir():
+        try:
+            return find_dataset_here(Path(source)).exists()
+        except InputError:
+            return False
+    path = find_yaml(source, RECIPES / "datasets")
+    return path is not None and "layout" in read_yaml(path)
 
 
 def find_dataset_here(folder: Path) -> Path:
@@ -225,6 +288,7 @@ def find_dataset_here(folder: Path) -> Path:
     if described:
         return described
     photographs = any((folder / name).is_dir() for name in ("images", "photos"))
+    photographs |= any(path.parent != folder for path in find_jsons(folder).values())  # of each split in a folder of its own
     layout = _guess_layout(folder)
     if layout in ("voc", "cityscapes") or (photographs and (layout == "coco" or (folder / "labels").is_dir())):
         return folder
@@ -234,11 +298,29 @@ def find_dataset_here(folder: Path) -> Path:
     )
 
 
+def label_files(folder: Path) -> set[Path]:
+    """The label maps of the dataset that a folder holds whose photographs are there, as absolute paths; {} for no dataset."""
+    try:
+        path = _described_here(folder)
+        if path is not None:
+            described = parse_strict(DatasetFile, read_yaml(path), source=str(path))
+            root = _find_root(path, described.root)
+        else:
+            described, root = DatasetFile(layout=_guess_layout(folder), root=str(folder)), folder
+        if described.layout == "coco":  # has none, and its JSON may be large
+            return set()
+        items = LAYOUTS[described.layout].find_items(root, described).items
+    except InputError:
+        return set()
+    paired = [item for item in items if item.image != item.label and is_there(item.image)]
+    return {Path(os.path.abspath(path)) for item in paired for path in (item.label, *item.more_labels)}
+
+
 def _described_here(folder: Path) -> Path | None:
     """The one dataset YAML in a folder, None when there is none; InputError when there are several."""
     found = [path for path in sorted(folder.glob("*.y*ml")) if _looks_like_dataset(path)]
     if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+        names = some(path.name for path in found)
         raise InputError(f"several dataset YAMLs in {folder.resolve()} ({names}): name one, such as {found[0]}")
     return found[0] if found else None
 
@@ -255,40 +337,40 @@ def _guess_layout(folder: Path) -> str:
     for layout, mark in (("voc", "SegmentationClass"), ("cityscapes", "gtFine"), ("folder", "labels")):
         if (folder / mark).is_dir():
             return layout
-    return "coco" if any(folder.glob("annotations/[!.]*.json")) or any(folder.glob("[!.]*.json")) else "folder"
+    return "coco" if find_jsons(folder) else "folder"
 
 
 def _folder_dataset(folder: Path, max_pixels: int) -> Dataset:
     """A folder without a YAML; one as VOC or Cityscapes are published has their classes, unless it has a list of its own."""
     layout = _guess_layout(folder)
     described = DatasetFile(layout=layout, root=str(folder))
-    shipped = RECIPES / "datasets" / f"{layout}.yaml"
-    if layout in ("voc", "cityscapes") and not any((folder / name).is_file() for name in CLASS_LISTS):
-        published = parse_strict(DatasetFile, read_yaml(shipped), source=str(shipped))
-        described = described.model_copy(update={"classes": published.classes, "background": published.background})
-        described.model_fields_set.add("background")
-    return _described_dataset(described, folder.resolve().name, folder, folder, max_pixels)
+    return _described_dataset(described, folder.resolve().name, folder, folder, max_pixels, published=_published(layout))
 
 
-def _described_dataset(described: DatasetFile, name: str, source: Path, root: Path, max_pixels: int) -> Dataset:
+def _published(layout: str) -> DatasetFile | None:
+    """The description of the dataset that a layout is named after, whose classes a folder of that layout may have."""
+    path = RECIPES / "datasets" / f"{layout}.yaml"
+    return parse_strict(DatasetFile, read_yaml(path), source=str(path)) if layout in ("voc", "cityscapes") else None
+
+
+def _described_dataset(
+    described: DatasetFile, name: str, source: Path, root: Path, max_pixels: int, *, published: DatasetFile | None = None
+) -> Dataset:
     found = LAYOUTS[described.layout].find_items(root, described)
     if not found.items:
-        raise InputError(f"{root} has no photographs (layout {described.layout} of {source})")
-    classes = (
-        described.classes
-        or found.classes
-        or _read_class_list(root)
-        or _scan_classes(found.items, described.remap, ignore=described.ignore, max_pixels=max_pixels)
-    )
-    own = found.background if classes is found.classes else None
-    background = own if own is not None else _named_background(classes)
-    if "background" in described.model_fields_set:
-        background = described.background
-    labels = _label_set(classes, background=background, ignore=described.ignore, source=str(source))
+        raise InputError(f"{root} has no photographs with labels (layout {described.layout} of {source})")
+    named = _named_classes(described, found, source, root, published, max_pixels)
+    if named.colours and described.colours is None:
+        found = replace(found, items=_coloured(found.items, named))
+    background = described.background if "background" in described.model_fields_set else named.background
+    _check_once(named.classes, named.path)
+    labels = _label_set(named.classes, background=background, ignore=described.ignore, source=str(source))
+    if found.lost:
+        raise InputError(found.lost)
     for target in described.remap.values():
         if target not in (*labels.ids, labels.ignore):
             raise InputError(f"{source}: remap: {target} is neither a class id nor the ignore id {labels.ignore}")
-    has_photographs = any(item.image.is_file() and item.image != item.label for item in found.items)
+    has_photographs = _has_photographs(found.items, root, described)
     return Dataset(
         name,
         source,
@@ -298,17 +380,88 @@ def _described_dataset(described: DatasetFile, name: str, source: Path, root: Pa
         make_splits(found, root, source, listed=described.splits, drawn=described.random_splits),
         described.generator,
         tuple(_notes(described, found, source)),
+        (*named.remarks, *found.remarks),
         has_photographs,
         max_pixels,
     )
 
 
-def _made_up_ids(found: Found, labels: LabelSet) -> dict[int, int]:
+def _named_classes(
+    described: DatasetFile, found: Found, source: Path, root: Path, published: DatasetFile | None, max_pixels: int
+) -> ClassList:
+    """The classes as the description has them, else the source's JSON, else a class list, else those that are published so.
+
+    Where there is none of these, they are called by their ids.
+    """
+    if described.classes:
+        return ClassList(source, described.classes, _named_background(described.classes))
+    if described.class_list is not None:
+        path = root / described.class_list
+        if not path.is_file():
+            raise InputError(f"{source}: class_list: no file {path}")
+        return read_class_list(path, ignore=described.ignore)
+    if found.classes:
+        background = _named_background(found.classes) if found.background is None else found.background
+        return ClassList(source, found.classes, background)
+    listed, remarks = find_class_list(root, found.items, ignore=described.ignore)
+    if listed:
+        return replace(listed, remarks=tuple(remarks))
+    looked_for = f"{root} has no class list ({', '.join(CLASS_LISTS)})"
+    if published and published.classes:
+        names = ", ".join(info.name for info in published.classes[:3])
+        remark = f"{looked_for}: the names are those of {published.layout} as published ({names}, ...)"
+        return ClassList(source, published.classes, published.background, remarks=(remark, *remarks))
+    classes = _scan_classes(found.items, described.remap, ignore=described.ignore, max_pixels=max_pixels)
+    remark = f"{looked_for}: classes are called by the ids that occur"
+    return ClassList(source, classes, _named_background(classes), remarks=(remark, *remarks))
+
+
+def _coloured(items: Sequence[Item], named: ClassList) -> list[Item]:
+    """Items whose label maps are read by the colours of the class list; where the first maps are grey, they hold ids."""
+    if not any(has_colours(item.label) for item in items[:_ASKED]):
+        return list(items)
+    return [
+        replace(
+            item,
+            read_map=partial(read_coloured, item.label, named.colours, stated_in=named.path.name),
+            more_labels=(*item.more_labels, named.path),
+        )
+        if item.read_map is None
+        else item
+        for item in items
+    ]
+
+
+def _has_photographs(items: Sequence[Item], root: Path, where: DatasetFile) -> bool:
+    """Whether there are photographs, so that labels do not stand alone; InputError when some are there that fit no label."""
+    if any(is_there(item.image) and item.image != item.label for item in items):
+        return True
+    alone = next((item for item in items if not item.problem), None)
+    if alone is None:  # nothing can be used, for reasons of its own
+        return True
+    labels = {path for item in items for path in (item.label, *item.more_labels)}
+    keys = [key for key in ("photographs", "suffixes") if key in LAYOUTS[where.layout].keys]
+    stated = f"a dataset YAML says where they lie and what they are called ({', '.join(keys)})" if keys else ""
+    folders = where.photographs.values() if isinstance(where.photographs, dict) else [where.photographs or "."]
+    for folder in dict.fromkeys([*(root / name for name in folders), root]):
+        for name in pictures_in(folder, besides=labels):
+            there = folder / name
+            if there.suffix.lower() != ".png" or all(there.parent != label.parent for label in labels):  # else another map
+                raise InputError(
+                    f"no photograph fits the labels in {alone.label}: expected {alone.image}, there is {there}; "
+                    f"{stated or 'lay them there'}; labels alone want a root of their own"
+                )
+    return False
+
+
+def _made_up_ids(found: Found, labels: LabelSet) -> dict[int | str, int]:
     """Source id -> id, for the ids that stand for no instance and for no label."""
-    made_up = (
-        {} if found.nothing is None else {found.nothing: labels.ignore if labels.background is None else labels.background}
-    )
-    return made_up | ({} if found.void is None else {found.void: labels.ignore})
+    made_up: dict[int | str, int] = {}
+    if found.nothing is not None:
+        made_up[found.nothing] = labels.ignore if labels.background is None else labels.background
+    if found.void is not None:
+        made_up[found.void] = labels.ignore
+    return made_up
 
 
 def _notes(described: DatasetFile, found: Found, source: Path) -> list[str]:
@@ -355,10 +508,6 @@ def _find_root(path: Path, root: str) -> Path:
 
 def _label_set(classes: Sequence[ClassInfo], *, background: int | None, ignore: int, source: str) -> LabelSet:
     ids, names = [info.id for info in classes], [info.name for info in classes]
-    for kind, values in (("id", [str(value) for value in ids]), ("name", names)):
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
-            raise InputError(f"{source}: classes: the {kind} {twice[0]} is there twice")
     if ignore in ids:
         raise InputError(f"{source}: the ignore id {ignore} is also a class ({names[ids.index(ignore)]}): set another 'ignore'")
     if background is not None and background not in ids:
@@ -369,28 +518,29 @@ def _label_set(classes: Sequence[ClassInfo], *, background: int | None, ignore: 
     return LabelSet(tuple(ordered), background, ignore)
 
 
+def _check_once(classes: Sequence[ClassInfo], source: Path) -> None:
+    """InputError when two classes share an id or a name."""
+    of_id: dict[int, str] = {}
+    of_name: dict[str, int] = {}
+    for info in classes:
+        if info.id in of_id:
+            line = f"the id {info.id} is there twice ('{of_id[info.id]}' and '{info.name}'): give each class its own"
+            raise InputError(f"{source}: classes: {line}")
+        if info.name in of_name:
+            first = of_name[info.name]
+            raise InputError(
+                f"{source}: classes: the name {info.name} is there twice (ids {first} and {info.id}): give each its own; to "
+                f"merge them, list one under 'classes' in a dataset YAML and remap the other (remap: {{{info.id}: {first}}})"
+            )
+        of_id[info.id], of_name[info.name] = info.name, info.id
+
+
 def _named_background(classes: Sequence[ClassInfo]) -> int | None:
     """A class list says by its name that id 0 is the background."""
     return next((info.id for info in classes if info.id == 0 and info.name.lower() in BACKGROUND_NAMES), None)
 
 
-def _read_class_list(root: Path) -> list[ClassInfo] | None:
-    """Read `classes.txt` or `label_list.txt`: the first line is id 0. None where there is no such file."""
-    path = next((root / name for name in CLASS_LISTS if (root / name).is_file()), None)
-    if path is None:
-        return None
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: save it as UTF-8") from error
-    if not names or "" in names:
-        raise InputError(f"{path} has an empty line {names.index('') + 1 if names else 1}: every line is the name of a class")
-    if len(names) > MAX_ID + 1:
-        raise InputError(f"{path} has {len(names)} lines: label maps hold ids up to {MAX_ID}")
-    return [ClassInfo(id=index, name=name) for index, name in enumerate(names)]
-
-
-def _scan_classes(items: Sequence[Item], remap: Mapping[int, int], *, ignore: int, max_pixels: int) -> list[ClassInfo]:
+def _scan_classes(items: Sequence[Item], remap: Remap, *, ignore: int, max_pixels: int) -> list[ClassInfo]:
     """Without a class list: the ids that occur, after the remap; 0 is the background, by custom."""
     found: set[int] = set()
     problems: list[str] = []  # told when the item's turn comes, if one of the others is good
@@ -400,8 +550,10 @@ def _scan_classes(items: Sequence[Item], remap: Mapping[int, int], *, ignore: in
         except InputError as error:
             problems.append(str(error))
     if len(problems) == len(items):
-        raise InputError(f"none of the {len(items)} label maps can be used; the first: {problems[0]}")
-    named = {remap.get(value, value) for value in found} - {ignore, 0}
+        maps = {item.label for item in items if item.label != item.image}  # a photograph without any is no label map
+        raise InputError(f"none of the {len(maps)} label maps can be used; the first: {problems[0]}")
+    known = {0: 0} if DEFAULT in remap else {value: value for value in found}
+    named = set(remap_table(known, remap).table[sorted(found)].tolist()) - {ignore, 0}
     background = [] if ignore == 0 else [ClassInfo(id=0, name="background")]
     return background + [ClassInfo(id=value, name=f"class {value}") for value in sorted(named)]
 

@@ -24,7 +24,8 @@ from imptool.data.dataset import Dataset
 from imptool.data.images import write_colours, write_label_map
 from imptool.data.layouts import Item
 from imptool.data.polygons import rings_of_mask, simplify_rings
-from imptool.files import InputError
+from imptool.files import JSON_FILE, PICTURE_FILE, InputError, sha256_of
+from imptool.journal import checksum
 
 FORMATS = ("coco", "panoptic", "semantic")
 SMALL = 16  # px: what a component under it may be a slip of the annotator's
@@ -56,6 +57,7 @@ class Tally:
     dropped: int = 0  # instances under the smallest area
     hidden: int = 0  # instances of which nothing is seen under others
     crowds: int = 0
+    unknown: int = 0  # instances without a mask, of which crowds are written
     wrong_pixels: int = 0  # that simplified polygons lose or add
     failed: list[str] = field(default_factory=list)  # what is wrong with each photograph that could not be used
     flaws: list[str] = field(default_factory=list)  # what is wrong with annotations of photographs that could
@@ -86,7 +88,20 @@ class Block:
 
     annotations: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)  # PNG -> checksum
     tally: Tally = field(default_factory=Tally)
+
+    def __add__(self, other: Block) -> Block:
+        tally = Tally()
+        tally.add(self.tally)
+        tally.add(other.tally)
+        files = self.files | other.files
+        return Block(self.annotations + other.annotations, self.images + other.images, files, tally)
+
+
+def lost_block(dataset: Dataset, item: Item, why: str) -> Block:
+    """What stands for a photograph that could not be used."""
+    return Block(tally=Tally(failed=[why], left_out=[file_name(dataset, item)]))
 
 
 def convert_block(dataset: Dataset, export: Export, folder: Path, items: Sequence[tuple[int, Item]]) -> Block:
@@ -100,9 +115,10 @@ def convert_block(dataset: Dataset, export: Export, folder: Path, items: Sequenc
     for image_id, item in items:
         try:
             _convert_item(block, dataset, export, folder, image_id, item)
+            if export.format != "coco":
+                block.files[f"{item.stem}.png"] = checksum(folder / f"{item.stem}.png")
         except InputError as error:
-            block.tally.failed.append(str(error))
-            block.tally.left_out.append(file_name(dataset, item))
+            block += lost_block(dataset, item, str(error))
     return block
 
 
@@ -126,7 +142,9 @@ def _convert_item(block: Block, dataset: Dataset, export: Export, folder: Path, 
         tally.hidden += hidden
     else:
         lines, wrong_pixels = _annotation_lines(kept, image_id, export)
-        block.annotations += lines
+        unknown = dataset.read_unknown(item, found.size)
+        block.annotations += lines + _unknown_lines(unknown, image_id)
+        tally.unknown += len(unknown.rles)
         tally.wrong_pixels += wrong_pixels
     height, width = found.size
     name = file_name(dataset, item)
@@ -170,6 +188,12 @@ def _rle_line(instances: Instances, image_id: int) -> str:
             f'"iscrowd":{crowd:d},"segmentation":{{"counts":"{counts}","size":[{height},{width}]}}}}'
         )
     return ",".join(lines)
+
+
+def _unknown_lines(unknown: Instances, image_id: int) -> list[str]:
+    """A line with the crowds of a photograph that stand for instances without a mask, marked by `ignore`."""
+    rows = [{**row, "id": 0, "ignore": 1} for row in annotations_of(unknown, image_id=image_id, first_id=0)]
+    return [to_json(rows)[1:-1]] if rows else []
 
 
 def _count(tally: Tally, item: Item, kept: Instances | None) -> None:
@@ -272,7 +296,7 @@ def label_hash(item: Item) -> str:
     """Tells the labels of a photograph from others: by their bytes, as a copy has other times; "" where they cannot be read."""
     try:
         digests = [_digest(path) for path in (item.label, *item.more_labels)]
-    except OSError:
+    except (OSError, InputError):
         return ""
     return digests[0] if len(digests) == 1 else _hash("".join(digests).encode())
 
@@ -280,12 +304,12 @@ def label_hash(item: Item) -> str:
 def _digest(path: Path) -> str:
     if path.suffix == ".json":  # of many photographs
         return _digest_json(path, path.stat().st_mtime_ns)
-    return _hash(path.read_bytes())
+    return sha256_of(path, PICTURE_FILE)[:16]
 
 
 @lru_cache(maxsize=16)
 def _digest_json(path: Path, changed: int) -> str:
-    return _hash(path.read_bytes())
+    return sha256_of(path, JSON_FILE)[:16]
 
 
 def _hash(data: bytes) -> str:

@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import io
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.io
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from imptool.data.label_set import MAX_ID
+from imptool.data.mat import list_variables, read_matrix
 from imptool.data.palette import voc_palette
-from imptool.files import InputError, whole_file
+from imptool.files import MAT_FILE, PICTURE_FILE, InputError, open_regular, some, whole_file
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # Pillow would start Ghostscript for an EPS named .jpg
+try:
+    import pillow_heif
+except ImportError:  # only for HEIC, as phones write it
+    pillow_heif = None
+else:
+    pillow_heif.register_heif_opener()
 
+_HEIF = (".heic", ".heif", ".hif")
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    **({"AVIF": (".avif",)} if features.check("avif") else {}),
+    **({"JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c")} if features.check("jpg_2000") else {}),
+    **({"HEIF": _HEIF} if pillow_heif else {}),
+}
+"""What this installation reads. No other formats: Pillow would start Ghostscript for an EPS named .jpg."""
+
+_FORMATS = tuple(_SUFFIXES)
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+_UNREAD = (
+    frozenset({*_HEIF, ".avif", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c", ".jxl", ".jxr", ".psd", ".tga", ".svg", ".exr"})
+    | frozenset({".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".ppm", ".pgm", ".eps"})
+) - IMAGE_SUFFIXES
+
+VOC_BORDER = 255  # around each object; also for pixels that are difficult
 MAX_PIXELS = 200_000_000  # of a picture, unless a caller allows more: a small file may ask for all memory
 Image.MAX_IMAGE_PIXELS = None  # `_opened` has the limit
 
@@ -36,7 +65,13 @@ def find_images(folder: Path) -> list[Path]:
     Links are followed, but for those that lead back to a folder above them. A link to nothing is given as well: reading it
     tells that it is broken.
     """
+    return find_pictures(folder)[0]
+
+
+def find_pictures(folder: Path) -> tuple[list[Path], list[Path]]:
+    """As `find_images`; and the pictures of formats that are not read here, for which `how_to_read` has advice."""
     found: list[Path] = []
+    unread: list[Path] = []
     waiting: list[tuple[Path, tuple[Path, ...]]] = [(folder, ())]
     while waiting:
         here, above = waiting.pop()
@@ -49,9 +84,30 @@ def find_images(folder: Path) -> list[Path]:
                     continue
                 if _is_folder(entry):
                     waiting.append((here / entry.name, (*above, real)))
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and (entry.is_symlink() or entry.is_file()):
-                    found.append(here / entry.name)
-    return sorted(found, key=Path.as_posix)  # all begin with the folder
+                    continue
+                suffix = os.path.splitext(entry.name)[1].lower()
+                names = found if suffix in IMAGE_SUFFIXES else unread if suffix in _UNREAD else None
+                if names is not None and (entry.is_symlink() or entry.is_file()):
+                    names.append(here / entry.name)
+    return sorted(found, key=Path.as_posix), sorted(unread, key=Path.as_posix)  # all begin with the folder
+
+
+def is_unread(path: Path) -> bool:
+    """Whether a file's suffix is that of a picture that this installation does not read."""
+    return path.suffix.lower() in _UNREAD
+
+
+def how_to_read(paths: Iterable[Path]) -> str:
+    """What helps with pictures of formats that this installation does not read."""
+    suffixes = {path.suffix.lower() for path in paths}
+    ways = []
+    if found := suffixes.intersection(_HEIF):
+        ways.append(f"pip install pillow-heif reads {', '.join(sorted(found))}")
+    if ".avif" in suffixes:
+        ways.append("pip install --upgrade pillow reads .avif")
+    if rest := suffixes - {*_HEIF, ".avif"}:
+        ways.append(f"save {', '.join(sorted(rest))} as JPEG or PNG")
+    return "; ".join(ways)
 
 
 def path_under(folder: Path, path: Path) -> str:
@@ -151,7 +207,7 @@ def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         return size
     with _opened(path, max_pixels) as image:
         width, height = image.size
-        if image.format != "PNG" and not (image.format == "JPEG" and _has_end(path, _JPEG_END)):
+        if image.format != "PNG" and not (image.format == "JPEG" and _has_end(image, _JPEG_END)):
             image.load()
         swapped = image.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS  # after load, which turns TIFFs itself
     return (width, height) if swapped else (height, width)
@@ -165,10 +221,8 @@ def _size_of_plain_jpeg(path: Path) -> tuple[int, int] | None:
     Source:
         ITU-T T.81, Annex B: segments of a marker and a length; a frame header has precision, lines, samples per line.
     """
-    if not path.is_file():
-        return None
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path, PICTURE_FILE) as file:
             head = file.read(4096)
             file.seek(max(file.seek(0, os.SEEK_END) - 4096, 0))
             tail = file.read()
@@ -186,12 +240,17 @@ def _size_of_plain_jpeg(path: Path) -> tuple[int, int] | None:
 
 
 def read_label_map(
-    path: Path, *, max_pixels: int = MAX_PIXELS, colours: Mapping[int, Sequence[int]] | None = None
+    path: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    colours: Mapping[int, Sequence[int]] | None = None,
+    stated_in: str = "'colours'",
 ) -> np.ndarray:
     """Read a label map [H, W] of class ids: an 8 or 16 bit PNG (grey, grey with alpha, palette), or a `.mat` such as CCP's.
 
     Args:
         colours: {id: (R, G, B)} where the pixels are colours and not ids.
+        stated_in: where these come from, for the message about another colour.
     Raises:
         InputError: the file is missing, broken or over `max_pixels`, or holds colours that are not stated or ids over 65535.
     """
@@ -200,7 +259,29 @@ def read_label_map(
     with _opened(path, max_pixels) as image:
         if image.format != "PNG":
             raise InputError(f"{path} is a {image.format} in a file named .png: save the label map as a real, lossless PNG")
-        return _ids_of_colours(image, colours, path) if colours else _ids_of_png(image, path)
+        return _ids_of_colours(image, colours, path, stated_in) if colours else _ids_of_png(image, path)
+
+
+def has_colours(path: Path) -> bool:
+    """Whether a PNG stores colours, of its own or in a palette, by its header; False for grey, and for what is no picture."""
+    try:
+        with _opened(path) as image:
+            return image.mode in ("RGB", "RGBA", "P")
+    except InputError:
+        return False
+
+
+def read_instance_numbers(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read a PNG whose values tell instances apart: [H, W] grey or palette values, or what `read_colours` gives of colours.
+
+    Black is 0, no instance; so is the grey or palette value 255, VOC's border around each object.
+    """
+    with _opened(path, max_pixels) as image:
+        coloured = image.mode in ("RGB", "RGBA")
+    if coloured:
+        return read_colours(path, max_pixels=max_pixels)
+    numbers = read_label_map(path, max_pixels=max_pixels)
+    return np.where(numbers == VOC_BORDER, 0, numbers)
 
 
 def read_colours(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -243,15 +324,14 @@ def _ids_of_png(image: Image.Image, path: Path) -> np.ndarray:
     return ids.astype(np.uint8) // step if ids.dtype == bool or step > 1 else ids
 
 
-def _ids_of_colours(image: Image.Image, colours: Mapping[int, Sequence[int]], path: Path) -> np.ndarray:
+def _ids_of_colours(image: Image.Image, colours: Mapping[int, Sequence[int]], path: Path, stated_in: str) -> np.ndarray:
     codes = _codes(image)
     ids = np.full(codes.shape, -1, np.int32)
     for class_id, (red, green, blue) in colours.items():
         ids[codes == red + 256 * green + 65536 * blue] = class_id
     if ids.min(initial=0) < 0:
-        code = int(codes[ids < 0][0])
-        colour = [code & 255, code >> 8 & 255, code >> 16]
-        raise InputError(f"{path} holds the colour {colour}, which 'colours' does not state", kind="ids")
+        unknown = [[code & 255, code >> 8 & 255, code >> 16] for code in np.unique(codes[ids < 0]).tolist()]
+        raise InputError(f"{path} holds the colour {some(unknown, 3)}, which {stated_in} does not state", kind="ids")
     return ids.astype(np.uint8 if max(colours) <= 255 else np.uint16)
 
 
@@ -274,44 +354,38 @@ def _raw_mode(image: Image.Image) -> str:
 def _read_mat(path: Path, max_pixels: int) -> np.ndarray:
     """CCP's variable "groundtruth", or the only one that is a map."""
     try:
-        for _, shape, _ in scipy.io.whosmat(path):  # headers only: a small file may unpack to all memory
-            check_pixels(path, (shape[0], math.prod(shape[1:])), max_pixels)
-        found = scipy.io.loadmat(path)
-    except InputError:
-        raise
+        with open_regular(path, MAT_FILE) as file:
+            variables = list_variables(file)
+            matrices = [variable for variable in variables if variable.is_matrix]
+            chosen = [variable for variable in matrices if variable.name == "groundtruth"] or matrices
+            for variable in chosen:
+                check_pixels(path, variable.shape, max_pixels)
+            maps = list(islice((found for each in chosen if (found := read_matrix(file, each)).whole), 2))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except NotImplementedError as error:
         raise InputError(f"{path} is a MATLAB 7.3 file: save it in MATLAB with save(name, variable, '-v7')") from error
-    except Exception as error:  # scipy raises half a dozen kinds for a broken file
-        raise InputError(f"{path} is not a readable .mat file: {_one_line(error)}") from error
-    maps = {name: value for name, value in found.items() if not name.startswith("__") and _is_map(value)}
-    ids = maps.get("groundtruth", next(iter(maps.values())) if len(maps) == 1 else None)
-    if ids is None:
-        there = [f"{name} ({value.dtype} {list(value.shape)})" for name, value in found.items() if not name.startswith("__")]
+    except (ValueError, zlib.error, struct.error) as error:
+        raise InputError(
+            f"{path} is not a readable .mat file: {_one_line(error)}; save it in MATLAB with save(name, variable, '-v7')"
+        ) from error
+    if len(maps) != 1:
         raise InputError(
             f"{path}: which variable is the label map? Expected one of whole numbers [H, W], or 'groundtruth'; "
-            f"found {', '.join(there) or 'none'}"
+            f"found {', '.join(map(str, variables)) or 'none'}"
         )
-    if ids.size and not 0 <= ids.min() <= ids.max() <= MAX_ID:
-        raise InputError(f"{path} holds ids outside 0..{MAX_ID}: {ids.min():g} to {ids.max():g}")
-    return ids if ids.dtype.kind == "u" and ids.dtype.itemsize <= 2 else ids.astype(np.uint16)
-
-
-def _is_map(value: object) -> bool:
-    """[H, W] of whole numbers; MATLAB's own are doubles."""
-    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "iuf":
-        return False
-    return value.dtype.kind != "f" or bool(np.array_equal(value, np.floor(value)))
+    if not 0 <= maps[0].low <= maps[0].high <= MAX_ID:
+        raise InputError(f"{path} holds ids outside 0..{MAX_ID}: {maps[0].low:g} to {maps[0].high:g}")
+    return maps[0].ids
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
     """Open with Pillow; whatever a missing, truncated, empty or oversized file raises becomes one InputError."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is no regular file: name a photograph")  # a pipe would be waited for
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with open_regular(path, PICTURE_FILE) as file, Image.open(file, formats=_FORMATS) as image:
             check_pixels(path, (image.height, image.width), max_pixels)
-            if image.format == "PNG" and not _has_end(path, b"IEND\xaeB`\x82"):
+            if image.format == "PNG" and not _has_end(image, b"IEND\xaeB`\x82"):
                 raise OSError("its end is missing")  # Pillow takes a file whose last bytes are gone for whole
             yield image
     except FileNotFoundError as error:
@@ -321,11 +395,16 @@ def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # for a broken file Pillow's decoders raise a dozen kinds, struct.error and MemoryError too
         empty = path.is_file() and path.stat().st_size == 0
-        reason = "the file is empty" if empty else _one_line(error)
+        if empty:
+            reason = "the file is empty"
+        elif is_unread(path):
+            reason = f"its format is not read here; {how_to_read([path])}"
+        else:
+            reason = "it has none of the known formats" if isinstance(error, UnidentifiedImageError) else _one_line(error)
         raise InputError(f"{path} is not a readable picture: {reason}; replace or remove the file") from error
 
 
-def check_pixels(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+def check_pixels(path: Path, size: Sequence[int], max_pixels: int) -> None:
     """InputError when a picture of (height, width) is larger than allowed; asked before memory is taken for it."""
     height, width = size
     if height * width > max_pixels:
@@ -335,12 +414,15 @@ def check_pixels(path: Path, size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _has_end(path: Path, mark: bytes) -> bool:
+def _has_end(image: ImageFile.ImageFile, mark: bytes) -> bool:
     """Whether a file's end mark is within its last 4 KiB, as some programs append a few bytes."""
-    with open(path, "rb", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 4096, 0))
-        return mark in file.read()
+    file = image.fp
+    assert file is not None  # until the pixels are loaded
+    at = file.tell()
+    file.seek(max(file.seek(0, os.SEEK_END) - 4096, 0))
+    found = mark in file.read()
+    file.seek(at)  # Pillow reads on from there
+    return found
 
 
 def _one_line(error: Exception) -> str:

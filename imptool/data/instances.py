@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from imptool.data.export import Export, file_name, label_hash
 from imptool.files import InputError
 
 INSTANCES = Path("instances")
+_NAMED = 10  # classes in a line
 
 
 def instances_path(dataset: Dataset, split: str) -> Path:
@@ -28,7 +30,7 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
     """
     items = dataset.split(split)
     path = instances_path(dataset, split)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no {path}: make it with imptool convert-instances {dataset.source}")
     document = read_coco(path)
     found = {category["id"]: category["name"] for category in document["categories"]}
@@ -56,6 +58,27 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
             "convert again with --force"
         )
     return document
+
+
+def untaught(dataset: Dataset, split: str, document: Mapping[str, Any], val: str, val_document: Mapping[str, Any]) -> list[str]:
+    """What training on a split cannot teach, a line each: a split shows no instance, or none of a class that val shows."""
+    shown, asked = _classes_shown(document), _classes_shown(val_document)
+    lines = [
+        f"split {name} of {dataset.name} has no instance at all: nothing but background can be learned or measured there"
+        for name, found in {split: shown, val: asked}.items()
+        if not found
+    ]
+    missing = [info.name for info in dataset.labels.classes if info.id in asked - shown]
+    if missing and shown:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        names = ", ".join(missing[:_NAMED]) + more
+        lines.append(f"split {val} of {dataset.name} has classes that split {split} never shows, so none learns them: {names}")
+    return lines
+
+
+def _classes_shown(document: Mapping[str, Any]) -> set[int]:
+    """Of what has no mask nothing is learned."""
+    return {row["category_id"] for row in document["annotations"] if not row.get("ignore")}
 
 
 def categories(dataset: Dataset, *, panoptic: bool = False) -> list[dict[str, Any]]:

@@ -2,53 +2,56 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from imptool.data.export import Block, Tally, to_json
-from imptool.files import InputError
+from imptool.files import JOURNAL_FILE, open_regular
+from imptool.journal import EntryFile, checksum
 
-_HEAD, _ANNOTATION, _IMAGE, _END = b"h", b"a", b"i", b"."
+_ANNOTATION, _IMAGE, _FILES, _TALLY = b"a", b"i", b"f", b"t"
 
 
 class Journal:
-    """The blocks of one split: a line for each annotation and image, and one with the tally at the end of each block.
+    """The blocks of one split, an entry each: a line for each annotation and image, one for its PNGs, one for the tally.
 
-    The first line says what is being made. A block without its last line is a crash's, and is made again.
+    What is not whole is made again: a block that a crash or damage has cut, one whose PNGs are not what was written, and all
+    blocks behind it.
     """
 
-    def __init__(self, path: Path, header: Mapping[str, Any], *, resume: bool) -> None:
-        """Open a journal: a new one, or with `resume` one that is there.
+    def __init__(self, path: Path, header: Mapping[str, Any], pictures: Path, *, resume: bool) -> None:
+        """Open a journal: a new one, or with `resume` one that is there, which is `taken_up`.
 
+        Args:
+            header: what is being made.
+            pictures: the folder of the PNGs.
         Raises:
             InputError: the one that is there is of another conversion.
         """
-        self.path, self.header = path, header
+        self.path = path
         self.blocks, self.tally = 0, Tally()
         path.parent.mkdir(parents=True, exist_ok=True)
-        end = self._read_blocks() if resume and path.exists() else 0
-        self.file: BinaryIO = path.open("r+b" if end else "wb")
-        self.file.truncate(end)
-        self.file.seek(end)
-        if not end:
-            self._write((_HEAD, to_json(header)))
+        self.file = EntryFile(path, header)
+        self.taken_up = resume and path.exists()
+        if self.taken_up:
+            self._read_blocks(pictures)
+        self.file.append()  # its header: also an attempt that dies in its first block can be told
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # what could not be written has been told
-            self.file.close()
+        self.file.close()
 
     def append(self, block: Block) -> None:
         """Add a finished block; after this it outlives a crash of the process."""
-        self._write(
-            *((_ANNOTATION, annotation) for annotation in block.annotations),
-            *((_IMAGE, image) for image in block.images),
-            (_END, block.tally.to_json()),
+        self.file.append(
+            *(_line(_ANNOTATION, annotation) for annotation in block.annotations),
+            *(_line(_IMAGE, image) for image in block.images),
+            _line(_FILES, to_json(block.files)),
+            _line(_TALLY, block.tally.to_json()),
         )
         self._count(block.tally)
 
@@ -58,50 +61,27 @@ class Journal:
     def images(self) -> Iterator[str]:
         return self._lines(_IMAGE)
 
-    def _write(self, *lines: tuple[bytes, str]) -> None:
-        try:
-            self.file.write(b"".join(kind + line.encode("ascii") + b"\n" for kind, line in lines))
-            self.file.flush()
-        except OSError as error:  # a full disk is told with the file's name
-            error.filename = str(self.path)
-            raise
-
     def _count(self, tally: Tally) -> None:
         self.blocks += 1
         self.tally.add(tally)
 
     def _lines(self, kind: bytes) -> Iterator[str]:
-        with self.path.open("rb") as file:
+        with open_regular(self.path, JOURNAL_FILE) as file:
             for line in file:
                 if line.startswith(kind):
                     yield line[1:-1].decode("ascii")
 
-    def _read_blocks(self) -> int:
-        """Count what is whole, and give where it ends; a crash, or damage, ends it."""
-        end = at = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file):
-                at += len(line)
-                try:
-                    whole = self._read_line(number, line)
-                except (ValueError, TypeError, AttributeError):
-                    return end
-                end = at if whole else end
-        return end
+    def _read_blocks(self, pictures: Path) -> None:
+        other = (
+            f"{self.path.parent} is an unfinished conversion with other options, labels or photographs: "
+            "add --force to begin anew"
+        )
+        for _, lines in self.file.read(other=other):
+            *_, files, tally = (line[1:].decode("ascii") for line in lines)
+            if any(checksum(pictures / name) != written for name, written in json.loads(files).items()):
+                return
+            self._count(Tally.from_json(tally))
 
-    def _read_line(self, number: int, line: bytes) -> bool:
-        """Whether all up to this line is whole; ValueError when it is damaged."""
-        if not line.endswith(b"\n"):
-            raise ValueError("the line has no end")
-        text = line[1:].decode("ascii")
-        if number == 0:
-            if json.loads(text) != json.loads(to_json(self.header)):
-                raise InputError(
-                    f"{self.path.parent} is an unfinished conversion with other options, labels or photographs: "
-                    "add --force to begin anew"
-                )
-            return True
-        if line.startswith(_END):
-            self._count(Tally.from_json(text))
-            return True
-        return False
+
+def _line(kind: bytes, text: str) -> bytes:
+    return kind + text.encode("ascii") + b"\n"

@@ -15,6 +15,8 @@ from pydantic import Field
 from imptool.files import InputError, Strict
 
 MAX_ID = 65535  # 16-bit PNGs
+DEFAULT = "default"  # in a remap: every id that is neither a class nor in the remap
+Remap = Mapping[int | str, int]
 
 
 class ClassInfo(Strict):
@@ -79,12 +81,10 @@ class LabelSet:
         """Ids [H, W] -> channels [H, W] uint8, of more than 255 classes uint16; the ignore id becomes `ignore_channel`."""
         return self._channel_of_id.look_up(ids)[0]
 
-    def channel_table(self, remap: Mapping[int, int]) -> IdTable:
+    def channel_table(self, remap: Remap) -> IdTable:
         """Id in a file -> channel; unknown is what is neither a class nor remapped to one."""
-        table = np.full(MAX_ID + 1, -1, np.int64)
-        table[self.ids] = range(len(self.classes))
-        table[list(remap)] = [self.ids.index(class_id) for class_id in remap.values()]
-        return IdTable(table)
+        channels = {class_id: channel for channel, class_id in enumerate(self.ids)}
+        return remap_table(channels, {source: channels[class_id] for source, class_id in remap.items()})
 
     def to_ids(self, channels: np.ndarray) -> np.ndarray:
         """Channels [H, W] -> ids [H, W] uint8, with an id over 255 uint16."""
@@ -132,6 +132,14 @@ class LabelSet:
         if left_right:
             labels.mirrored()  # ValueError where they are no classes
         return labels
+
+
+def remap_table(known: Mapping[int, int], remap: Remap) -> IdTable:
+    """What becomes of every id in a file: as `remap` says, else as `known`, else the remap's default, else it is unknown."""
+    table = np.full(MAX_ID + 1, remap.get(DEFAULT, -1), np.int64)
+    stated = dict(known) | {source: target for source, target in remap.items() if isinstance(source, int)}
+    table[list(stated)] = list(stated.values())
+    return IdTable(table)
 
 
 class IdTable:

@@ -12,8 +12,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from imptool.data.layouts import Found, Item
-from imptool.data.layouts.pairs import read_list
-from imptool.files import FileName, InputError, Strict
+from imptool.data.layouts.lists import match_lines, read_list
+from imptool.files import FileName, InputError, Strict, some
 
 
 class RandomSplits(Strict):
@@ -55,7 +55,7 @@ def make_splits(
     items = found.items
     if listed is not None:
         splits = {
-            name: _folder_split(items, where) if where.endswith("/") else _listed_split(items, root / where)
+            name: _folder_split(items, where) if where.endswith("/") else _listed_split(items, root, root / where)
             for name, where in listed.items()
         }
         counts = Counter(item.stem for members in splits.values() for item in members)
@@ -76,18 +76,19 @@ def _folder_split(items: list[Item], folder: str) -> tuple[Item, ...]:
     return tuple(item for item in items if item.stem.startswith(folder))
 
 
-def _listed_split(items: list[Item], path: Path) -> tuple[Item, ...]:
-    """A split from a list of stems, one a line, with or without the suffix of the file."""
+def _listed_split(items: list[Item], root: Path, path: Path) -> tuple[Item, ...]:
+    """A split from a list, each line of which names a photograph."""
     lines = read_list(path)
-    by_stem = {item.stem: item for item in reversed(items)}  # of two photographs with one stem the first is usable
-    names = {line: line if line in by_stem else os.path.splitext(line)[0] for line in lines}
-    missing = [line for line, stem in names.items() if stem not in by_stem]
+    found, unclear = match_lines(lines, items, root)
+    missing = [line for line in lines if line not in found]
     if missing:
-        raise InputError(
-            f"{path}: no photograph or label map of the stem {missing[0]}"
-            + (f" and {len(missing) - 1} more" if missing[1:] else "")
+        why = unclear.get(
+            missing[0],
+            f"expected one name a line, such as {items[0].stem}, or a photograph and its own label map in two columns",
         )
-    return tuple(by_stem[stem] for stem in sorted(set(names.values())))
+        raise InputError(f"{path}: no photograph or label map of the stem {some(missing, 1)}: {why}")
+    by_stem = {item.stem: item for item in found.values()}
+    return tuple(by_stem[stem] for stem in sorted(by_stem))
 
 
 def _random_splits(rule: RandomSplits, items: list[Item], source: Path) -> dict[str, tuple[Item, ...]]:
@@ -116,5 +117,4 @@ def strangers(rule: RandomSplits | None, items: Sequence[Item], source: Path) ->
     unknown = {stem for group in (rule.together if rule else ()) for stem in group} - {item.stem for item in items}
     if not unknown:
         return []
-    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-    return [f"{source}: random_splits: together: no photograph has the stem {min(unknown)}{more}"]
+    return [f"{source}: random_splits: together: no photograph has the stem {some(sorted(unknown), 1)}"]

@@ -167,7 +167,7 @@ def read_converted(dataset: Dataset) -> tuple[list[Converted], list[Problem]]:
     problems = []
     for split in dataset.splits:
         path = instances_path(dataset, split)
-        if not path.is_file():
+        if not path.exists():
             continue
         try:
             document = read_instances(dataset, split)

@@ -174,6 +174,18 @@ def dense_confusions(records: np.ndarray, cells: Cells, *, images: int) -> Itera
         release(records)
 
 
+def dense_tallies(records: np.ndarray, cells: Cells, *, images: int) -> Iterator[np.ndarray]:
+    """What the figures of all photographs come from, in blocks [b, tally_size] int64, in order."""
+    step = max(_DENSE // cells.tally_size, 1)
+    starts = np.searchsorted(records["image"], range(0, images + step, step))
+    for block, first in enumerate(range(0, images, step)):
+        image, cell, count = cells.tally_records(records[starts[block] : starts[block + 1]])
+        shape = (min(step, images - first), cells.tally_size)
+        place = (image.astype(np.int64) - first) * cells.tally_size + cell
+        yield np.bincount(place, count, minlength=int(np.prod(shape))).astype(np.int64).reshape(shape)
+        release(records)
+
+
 def release(records: np.ndarray) -> None:
     """Give back the memory of records that are mapped from a file, and were read: they can be read again."""
     mapped = getattr(records, "_mmap", None)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from imptool.data.label_set import LabelSet
-from imptool.evaluation.counts import Cells, blocks_of_images, dense_confusions
+from imptool.evaluation.counts import Cells, blocks_of_images, dense_confusions, dense_tallies
 from imptool.metrics import average_precision, bootstrap, boundary, confusion, contours
 
 DEFINITIONS = {
@@ -23,8 +24,68 @@ DEFINITIONS = {
 }
 """One sentence for every figure."""
 
+OF_PIXELS = {"pixel_accuracy": confusion.pixel_accuracy, "frequency_weighted_iou": confusion.frequency_weighted_iou}
+"""The figures of a confusion matrix that are neither of a class nor a mean over classes."""
+
 Interval = tuple[float, float]
 _CELLS = 2**22  # of resampled splits at a time
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Figures by name, and what their intervals come from.
+
+    Attributes:
+        values: shares 0..1, or differences of them.
+        photographs: how many each figure rests on.
+        drawn: the figures of drawn splits, each [B]; {} where there are too few photographs for any interval.
+        left_out: the means over classes of splits without some photographs, each [G]; {} as well.
+        least: the smallest possible value.
+    """
+
+    values: Mapping[str, float]
+    photographs: Mapping[str, float]
+    drawn: Mapping[str, np.ndarray]
+    left_out: Mapping[str, np.ndarray]
+    least: float = 0
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """The 95 % interval of every figure; nan for those that rest on too few photographs."""
+        means = [key for key in self.left_out if self.photographs[key] >= bootstrap.ENOUGH_FOR_MEAN]
+        others = [key for key in self.drawn if key not in self.left_out and self.photographs[key] >= bootstrap.ENOUGH]
+        found = dict.fromkeys(self.values, (math.nan, math.nan))
+        if others:
+            found |= self._named(others, *bootstrap.interval(_columns(self.drawn, others)))
+        if means:
+            values, images = ([of[key] for key in means] for of in (self.values, self.photographs))
+            replicates = _columns(self.drawn, means), _columns(self.left_out, means)
+            found |= self._named(means, *bootstrap.mean_interval(values, *replicates, images))
+        return found
+
+    def less(self, other: Resampled) -> Resampled:
+        """The differences of the figures that both have; each rests on the fewer photographs of the two."""
+        keys = [key for key in self.values if key in other.values]
+        return Resampled(
+            {key: self.values[key] - other.values[key] for key in keys},
+            {key: min(self.photographs[key], other.photographs[key]) for key in keys},
+            {key: self.drawn[key] - other.drawn[key] for key in keys if key in self.drawn},
+            {key: self.left_out[key] - other.left_out[key] for key in keys if key in self.left_out},
+            least=-1,
+        )
+
+    def __or__(self, other: Resampled) -> Resampled:
+        """The figures of both."""
+        return Resampled(
+            {**self.values, **other.values},
+            {**self.photographs, **other.photographs},
+            {**self.drawn, **other.drawn},
+            {**self.left_out, **other.left_out},
+        )
+
+    def _named(self, keys: Sequence[str], low: np.ndarray, high: np.ndarray) -> dict[str, Interval]:
+        ends = (end.clip(self.least, 1).tolist() for end in (low, high))
+        return dict(zip(keys, zip(*ends, strict=True), strict=True))
 
 
 @dataclass(frozen=True)
@@ -71,23 +132,29 @@ class Measured:
     @cached_property
     def of_images(self) -> dict[str, np.ndarray]:
         """The figures of every photograph by itself, without distances and contours: each [N] float32."""
-        blocks = [_figures(tallies, self.labels, held=tallies) for tallies in map(confusion.tally, self.confusions())]
+        cells = Cells(self.cells.num_classes)
+        tallies = (confusion.tally(matrices).reshape(-1, cells.tally_size) for matrices in self.confusions())
+        blocks = [figures_of(block, cells, self.labels) for block in tallies]
         return {
             key: np.concatenate([block[key] for block in blocks]).astype(np.float32) for key in (blocks[0] if blocks else ())
         }
 
     @cached_property
-    def replicates(self) -> dict[str, np.ndarray]:
-        """The figures of the resampled splits, each [replicates]; of equal photographs they are drawn alike.
-
-        Of too few photographs for any interval there is one of nan.
-        """
+    def resampled(self) -> Resampled:
+        """The figures with those of resampled splits; of equal photographs all are resampled alike."""
         if len(self.images) < bootstrap.ENOUGH:
-            return {key: np.full(1, np.nan) for key in self.figures}
-        weights = bootstrap.draw_weights(len(self.images))
+            return Resampled(self.figures, self.photographs, {}, {})
+        drawn, left_out = (
+            self._figures_of(weights(len(self.images))) for weights in (bootstrap.draw_weights, bootstrap.leave_out_weights)
+        )
+        means = {key: left_out[key] for key in means_of(self.labels, self.cells)}
+        return Resampled(self.figures, self.photographs, drawn, means)
+
+    def _figures_of(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The figures of resampled splits, each [b], of weights [b, N]."""
         step = max(_CELLS // self.cells.tally_size, 1)
         blocks = [
-            figures_of(self._resampled(weights[start : start + step]), self.cells, self.labels, held=self.tally)
+            figures_of(self._resampled(weights[start : start + step]), self.cells, self.labels)
             for start in range(0, len(weights), step)
         ]
         return {key: np.concatenate([block[key] for block in blocks]) for key in self.figures}
@@ -104,68 +171,69 @@ class Measured:
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         """The 95 % interval of every figure; nan for those that rest on few photographs."""
-        return intervals_of(self.replicates, {key: self._photographs(key) for key in self.replicates})
+        return self.resampled.intervals
 
     @cached_property
-    def _shown(self) -> dict[int, int]:
-        """In how many photographs each class is, in target or prediction, by its id."""
-        counts = np.zeros(self.cells.num_classes, np.int64)
-        for matrices in self.confusions():
-            counts += ((matrices.sum(-1) > 0) | (matrices.sum(-2) > 0)).sum(0)
-        return dict(zip(self.labels.ids, counts.tolist(), strict=True))
+    def photographs(self) -> dict[str, float]:
+        """How many photographs every figure rests on; of a mean over classes the effective number.
 
-    def _photographs(self, key: str) -> int:
-        """How many photographs a figure rests on."""
-        _, of_class, rest = f"/{key}".rpartition("/class/")
-        if of_class:
-            return self._shown[int(rest.partition("/")[0])]
-        _, of_group, rest = f"/{key}".rpartition("/group/")
-        if of_group:
-            channels = groups_of(self.labels)[rest.rpartition("/")[0]]
-            return max(self._shown[self.labels.ids[channel]] for channel in channels)
-        return len(self.images)
-
-
-def intervals_of(replicates: Mapping[str, np.ndarray], photographs: Mapping[str, int]) -> dict[str, Interval]:
-    """The 95 % interval of figures from their values [replicates]; nan for those that rest on few photographs."""
-    if not replicates:
-        return {}
-    bounds = bootstrap.interval(np.stack(list(replicates.values()), axis=1))
-    few = [photographs[key] < bootstrap.ENOUGH for key in replicates]
-    low, high = (np.where(few, math.nan, bound).tolist() for bound in bounds)
-    return dict(zip(replicates, zip(low, high, strict=True), strict=True))
+        A photograph counts for a figure of a class that it has by itself, and for the others where any of its pixels counts.
+        """
+        classes = self.cells.num_classes
+        together = {key: np.zeros((classes, classes)) for key in class_figures(self.tally, self.cells)}
+        pixels = dict.fromkeys(_prefixes(self.cells), 0)
+        for tallies in dense_tallies(self.records, self.cells, images=len(self.images)):
+            for key, values in class_figures(tallies, self.cells).items():
+                has = (~np.isnan(values)).astype(np.float64)
+                together[key] += has.T @ has
+            for prefix, level in _levels(tallies, self.cells).items():
+                pixels[prefix] += int(level[..., 2].any(axis=-1).sum())
+        of_means = {
+            key: bootstrap.effective_images(together[of][channels][:, channels])
+            for key, (of, channels) in means_of(self.labels, self.cells).items()
+        }
+        of_pixels = {prefix + key: float(count) for prefix, count in pixels.items() for key in OF_PIXELS}
+        of_classes = _by_class({key: np.diagonal(counts) for key, counts in together.items()}, self.labels)
+        return {**of_means, **of_pixels, **{key: float(count) for key, count in of_classes.items()}}
 
 
-def figures_of(tallies: np.ndarray, cells: Cells, labels: LabelSet, *, held: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def figures_of(tallies: np.ndarray, cells: Cells, labels: LabelSet) -> dict[str, np.ndarray]:
     """Every figure of tallies [..., tally_size], each [...]: shares 0..1, nan where there is nothing to divide by.
 
-    Args:
-        held: the tally [tally_size] of the split that these were drawn from: a class that was not drawn takes part in means
-            with its figure there, so that all means are over the same classes.
     Returns:
         The keys of `summarize`; "group/<name>/miou" and "/macc"; "class/<id>/iou" and "/accuracy". The same behind
         "band/<width>/" and "ring/<start>/". Where they were counted, "boundary_f" and "boundary_iou", means over the
         foreground classes, and "class/<id>/boundary_f" and "/boundary_iou".
     """
-    (rings, *contour_counts), (held_rings, *held_counts) = (
-        cells.parts(each) for each in (tallies, tallies if held is None else held)
-    )
-    figures = _figures(rings.sum(-3), labels, held=held_rings.sum(-3))
-    for kind, starts, parts, held_parts in (
-        ("band", cells.bands, boundary.bands_of_rings(rings), boundary.bands_of_rings(held_rings)),
-        ("ring", (0.0, *cells.bands), rings, held_rings),
-    ):
-        if cells.bands:
-            of_all = _figures(parts, labels, held=held_parts)
-            for place, start in enumerate(starts):
-                figures |= {distance_key(kind, start, key): value[..., place] for key, value in of_all.items()}
+    by_class = class_figures(tallies, cells)
+    figures = {
+        key: confusion.mean_of_present(by_class[of][..., channels]) for key, (of, channels) in means_of(labels, cells).items()
+    }
+    for prefix, level in _levels(tallies, cells).items():
+        figures |= {prefix + key: measure(level) for key, measure in OF_PIXELS.items()}
+    return figures | _by_class(by_class, labels)
+
+
+def class_figures(tallies: np.ndarray, cells: Cells) -> dict[str, np.ndarray]:
+    """The figures of all classes, each [..., C], of tallies [..., tally_size]: "iou", "band/<width>/accuracy", "boundary_f"."""
+    figures: dict[str, np.ndarray] = {}
+    for prefix, level in _levels(tallies, cells).items():
+        figures |= {f"{prefix}iou": confusion.class_iou(level), f"{prefix}accuracy": confusion.class_accuracy(level)}
+    _, *contour_counts = cells.parts(tallies)
     measures = {"boundary_f": contours.boundary_f, "boundary_iou": contours.boundary_iou}
-    for (key, measure), counts, held_ones in zip(measures.items(), contour_counts, held_counts, strict=True):
+    for (key, measure), counts in zip(measures.items(), contour_counts, strict=True):
         if counts.size:
-            values = confusion.or_held(measure(counts), measure(held_ones))
-            figures[key] = confusion.mean_of_present(values[..., labels.foreground])
-            figures |= {f"class/{class_id}/{key}": values[..., channel] for channel, class_id in enumerate(labels.ids)}
+            figures[key] = measure(counts)
     return figures
+
+
+def means_of(labels: LabelSet, cells: Cells) -> dict[str, tuple[str, Any]]:
+    """Of every mean over classes: the figure of classes that it is the mean of, and the channels of these."""
+    of_level = confusion.class_means(foreground=labels.foreground, things=labels.things)
+    for name, channels in groups_of(labels).items():
+        of_level |= {f"group/{name}/miou": ("iou", channels), f"group/{name}/macc": ("accuracy", channels)}
+    means = {prefix + key: (prefix + of, channels) for prefix in _prefixes(cells) for key, (of, channels) in of_level.items()}
+    return means | {key: (key, labels.foreground) for key in ("boundary_f", "boundary_iou") if getattr(cells, key)}
 
 
 def distance_key(kind: str, width: float, key: str) -> str:
@@ -182,14 +250,32 @@ def groups_of(labels: LabelSet) -> dict[str, list[int]]:
     return groups
 
 
-def _figures(tallies: np.ndarray, labels: LabelSet, *, held: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures of tallies [..., C, 3], each [...]."""
-    figures = confusion.summarize(tallies, foreground=labels.foreground, things=labels.things, held=held)
-    iou = confusion.or_held(confusion.class_iou(tallies), confusion.class_iou(held))
-    accuracy = confusion.or_held(confusion.class_accuracy(tallies), confusion.class_accuracy(held))
-    for name, channels in groups_of(labels).items():
-        figures[f"group/{name}/miou"] = confusion.mean_of_present(iou[..., channels])
-        figures[f"group/{name}/macc"] = confusion.mean_of_present(accuracy[..., channels])
-    for channel, class_id in enumerate(labels.ids):
-        figures[f"class/{class_id}/iou"], figures[f"class/{class_id}/accuracy"] = iou[..., channel], accuracy[..., channel]
-    return figures
+def _columns(replicates: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray:
+    """Of some figures their replicates: [B, n]."""
+    return np.stack([replicates[key] for key in keys], axis=1)
+
+
+def _prefixes(cells: Cells) -> list[str]:
+    """What stands before the figures of the whole split, of each band, and of each ring."""
+    if not cells.bands:
+        return [""]
+    bands = [distance_key("band", width, "") for width in cells.bands]
+    return ["", *bands, *(distance_key("ring", start, "") for start in (0.0, *cells.bands))]
+
+
+def _levels(tallies: np.ndarray, cells: Cells) -> dict[str, np.ndarray]:
+    """By prefix, the tallies of matrices [..., C, 3] of tallies [..., tally_size]."""
+    rings, _, _ = cells.parts(tallies)
+    levels = [rings.sum(-3)]
+    if cells.bands:
+        levels += [*np.moveaxis(boundary.bands_of_rings(rings), -3, 0), *np.moveaxis(rings, -3, 0)]
+    return dict(zip(_prefixes(cells), levels, strict=True))
+
+
+def _by_class(figures: Mapping[str, np.ndarray], labels: LabelSet) -> dict[str, np.ndarray]:
+    """Figures of all classes [..., C] as one [...] of each class: "band/<width>/iou" as "band/<width>/class/<id>/iou"."""
+    found: dict[str, np.ndarray] = {}
+    for key, values in figures.items():
+        level, slash, name = key.rpartition("/")
+        found |= {f"{level}{slash}class/{number}/{name}": values[..., channel] for channel, number in enumerate(labels.ids)}
+    return found

@@ -14,9 +14,10 @@ import numpy as np
 from imptool.data.coco import read_coco, read_results
 from imptool.data.dataset import Dataset
 from imptool.data.images import find_images, path_under, read_label_map
-from imptool.data.label_set import MAX_ID, IdTable, LabelSet
+from imptool.data.label_set import DEFAULT, MAX_ID, IdTable, LabelSet, Remap
 from imptool.data.layouts import Item
-from imptool.files import InputError, nearest, read_yaml
+from imptool.data.layouts.names import match_names
+from imptool.files import InputError, nearest, read_yaml, some
 
 RESULTS, IMAGES, LABELS = "predictions.json", "images.json", "labels"  # of `imptool predict`
 
@@ -101,7 +102,7 @@ class PredictedMaps:
 
 
 def find_maps(
-    folder: Path, dataset: Dataset, split: str, *, remap: Mapping[int, int], resize: bool, missing_as_background: bool
+    folder: Path, dataset: Dataset, split: str, *, remap: Remap, resize: bool, missing_as_background: bool
 ) -> PredictedMaps:
     """Find the label PNG of every photograph of a split, by the photograph's path, or by its name where that is unique.
 
@@ -141,7 +142,8 @@ def find_maps(
 
 
 def _match(items: Sequence[Item], pngs: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, list[str]]]:
-    """{stem: PNG}: `stem.png`, `name of the photograph.png` where two share a stem, or a PNG of that name anywhere.
+    """{stem: PNG}: `stem.png` (Unicode form and case may differ), `name of the photograph.png` where two share a stem, or a PNG
+    of that name anywhere.
 
     And {stem: PNGs} where several have its name.
     """
@@ -150,10 +152,11 @@ def _match(items: Sequence[Item], pngs: Mapping[str, Path]) -> tuple[dict[str, P
     for relative in pngs:
         anywhere.setdefault(Path(relative).stem, []).append(relative)
     found, unclear = {}, {}
+    named = match_names([f"{item.stem}.png" for item in items], pngs, suffixes=False, folders=False).found
     for item in items:
         name = Path(item.stem).name
         beside = item.stem[: len(item.stem) - len(name)]
-        path = pngs.get(f"{item.stem}.png") or pngs.get(f"{beside}{item.image.name}.png")
+        path = pngs.get(named.get(f"{item.stem}.png", "")) or pngs.get(f"{beside}{item.image.name}.png")
         of_name = anywhere.get(name, []) if names[name] == 1 else []
         if path or len(of_name) == 1:
             found[item.stem] = path or pngs[of_name[0]]
@@ -182,19 +185,18 @@ def read_predicted(path: Path, target: np.ndarray, labels: LabelSet, table: IdTa
         channels = np.where(free, 0, channels)
         unknown = [number for number in unknown if number != labels.ignore or (ids[~free] == number).any()]
     if unknown:
-        names = ", ".join(map(str, unknown[:5]))
         example = f"--remap {unknown[0]}={labels.ids[0]}"
-        raise InputError(f"{path} holds id {names}, not in the class list: say what it is, such as {example}")
+        raise InputError(f"{path} holds id {some(unknown)}, not in the class list: say what it is, such as {example}")
     return channels
 
 
-def parse_remap(texts: Sequence[str], labels: LabelSet) -> dict[int, int]:
-    """What --remap says, each `7=1,8=0` or a YAML that maps ids (of its own, or under the key `remap`).
+def parse_remap(texts: Sequence[str], labels: LabelSet) -> dict[int | str, int]:
+    """What --remap says, each `7=1,8=0,default=0` or a YAML that maps ids (of its own, or under the key `remap`).
 
     Raises:
         InputError: it is none of these, or says two things of one id.
     """
-    remap: dict[int, int] = {}
+    remap: dict[int | str, int] = {}
     for text in texts:
         for source, target in _remap_pairs(text, labels):
             if remap.setdefault(source, target) != target:
@@ -202,26 +204,31 @@ def parse_remap(texts: Sequence[str], labels: LabelSet) -> dict[int, int]:
     return remap
 
 
-def _remap_pairs(text: str, labels: LabelSet) -> list[tuple[int, int]]:
+def _remap_pairs(text: str, labels: LabelSet) -> list[tuple[int | str, int]]:
     if Path(text).suffix not in (".yaml", ".yml"):
         try:
-            return [(int(source), int(target)) for source, _, target in (part.partition("=") for part in text.split(","))]
+            parts = [part.partition("=") for part in text.split(",")]
+            return [(source if source == DEFAULT else int(source), int(target)) for source, _, target in parts]
         except ValueError as error:
             raise InputError(f"--remap {text}: write ids such as 7=1,8=0, or the path of a YAML") from error
     whole = read_yaml(Path(text))
     pairs = whole.get("remap", whole)
-    if not isinstance(pairs, dict) or any(type(number) is not int for pair in pairs.items() for number in pair):
+    if not isinstance(pairs, dict) or not all(map(_is_pair, pairs.items())):
         raise InputError(f"--remap {text}: write lines such as 7: 1, from id to id")
     # A dataset's own remap drops ids to its ignore id: no prediction is ignored, so these stay unknown.
     return [(source, target) for source, target in pairs.items() if whole is pairs or target != labels.ignore]
 
 
-def _check_remap(remap: Mapping[int, int], labels: LabelSet, dataset: Dataset) -> None:
+def _is_pair(pair: tuple[Any, Any]) -> bool:
+    return (pair[0] == DEFAULT or type(pair[0]) is int) and type(pair[1]) is int
+
+
+def _check_remap(remap: Remap, labels: LabelSet, dataset: Dataset) -> None:
     for source, target in remap.items():
         if target not in labels.ids:
             known = nearest(str(target), map(str, labels.ids))
             raise InputError(f"--remap {source}={target}: {target} is no class id of {dataset.source}{known}")
-        if not 0 <= source <= MAX_ID:
+        if isinstance(source, int) and not 0 <= source <= MAX_ID:
             raise InputError(f"--remap {source}={target}: label maps hold ids 0..{MAX_ID}")
 
 

@@ -32,7 +32,7 @@ class RunPredictions:
         return read_image(item.image, max_pixels=self.dataset.max_pixels)
 
     def notes(self, items: Sequence[Item]) -> list[str]:
-        return []
+        return [self.trained.unfinished] if self.trained.unfinished else []
 
     def parse(self, image: np.ndarray) -> Parsed:
         trained = self.trained

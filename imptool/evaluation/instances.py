@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from imptool.data.segmentation import box_ring
 from imptool.metrics.average_precision import AveragePrecision, average_precision
 
 KINDS = {"box": "bbox", "mask": "segm"}
@@ -74,13 +75,32 @@ class InstanceTally:
         results = [row for row in self.results if row["category_id"] in self.things and row["image_id"] in self.seen]
         places = np.array([rank[image["file_name"]] for image in ground_truth["images"]], np.int64)
         boxes_alone = sum("segmentation" not in row for row in results)
+        unmasked = sum("segmentation" not in row for row in ground_truth["annotations"])
+        annotations = len(ground_truth["annotations"])
+        no_masks = boxes_alone > 0 or unmasked == annotations > 0
         found = {}
         for kind, iou_type in KINDS.items():
-            if kind == "box" or not boxes_alone:
-                precision = average_precision(ground_truth, results, iou_type=iou_type)
-                found[kind] = replace(precision, matches=precision.matches.renumbered(places, len(images)))
+            if kind == "mask" and no_masks:
+                continue
+            held = with_crowds(ground_truth) if kind == "mask" else ground_truth
+            precision = average_precision(held, results, iou_type=iou_type)
+            found[kind] = replace(precision, matches=precision.matches.renumbered(places, len(images)))
         notes = [f"{boxes_alone:,} of {len(results):,} results have no mask: box AP alone"] if boxes_alone else []
+        if unmasked:
+            meaning = "box AP alone" if no_masks else "crowds of their boxes in mask AP"
+            notes.append(f"{unmasked:,} of {annotations:,} annotations of the ground truth have no mask: {meaning}")
         return found, hash_of_instances(ground_truth), notes
+
+
+def with_crowds(ground_truth: dict[str, Any]) -> dict[str, Any]:
+    """A ground truth in which every annotation without a mask is a crowd of its box: what is found there is not judged."""
+    sizes = {image["id"]: (image["height"], image["width"]) for image in ground_truth["images"]}
+    annotations = []
+    for row in ground_truth["annotations"]:
+        ring = [] if "segmentation" in row else box_ring(row["bbox"], sizes[row["image_id"]])
+        if ring is not None:
+            annotations.append({**row, "segmentation": [ring], "iscrowd": 1} if ring else row)
+    return {**ground_truth, "annotations": annotations}
 
 
 def hash_of_instances(ground_truth: Mapping[str, Any]) -> str:

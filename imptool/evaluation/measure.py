@@ -25,7 +25,7 @@ from imptool.evaluation.instances import InstanceTally
 from imptool.evaluation.record import Evaluation
 from imptool.files import InputError, read_ahead
 from imptool.metrics.prior import GRID, count_positions, predict_prior
-from imptool.report.progress import say, track
+from imptool.report.progress import count_of, say, track
 
 PRIOR = "prior"
 _MANY = 5000  # detections: a second
@@ -122,8 +122,11 @@ def measure(
         canvas_nonempty=float(np.mean(canvases)) if canvases else math.nan,
         generator=dataset.generator.model_dump() if dataset.generator else None,
         failed=failed,
-        notes=source.notes(items) if source is not None else [],
+        notes=[*dataset.remarks, *(source.notes(items) if source is not None else [])],
     )
+    confusion = result.measured[main].confusion if main in result.measured else np.zeros((0, 0))
+    if confusion.any() and not confusion[:, labels.foreground].any():
+        result.notes.append(f"no class is found in any of {count_of(len(images), 'label map')}")
     if instances is not None:
         add_precision(result, _joined_instances(instances), console)
     return result
@@ -135,6 +138,8 @@ def add_precision(result: Evaluation, instances: InstanceTally, console: Console
         say(console, f"box and mask AP of {len(instances.results):,} detections ...")
     result.precision, result.instances_hash, notes = instances.precision(result.images)
     result.notes += notes
+    if not instances.results:
+        result.notes.append(f"nothing is detected in any of {count_of(len(result.images), 'image')}")
 
 
 def _read(
@@ -170,8 +175,13 @@ def _joined(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _hash_of_labels(dataset: Dataset, digests: Mapping[str, str]) -> str:
     """Tells classes, remap, and the labels of these photographs from any others."""
     labels = {key: value for key, value in dataset.labels.to_plain().items() if key != "left_right"}  # which nothing measures
-    told = [labels, sorted(dataset.remap.items()), sorted(digests.items())]
+    told = [labels, sorted(dataset.remap.items(), key=_default_last), sorted(digests.items())]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _default_last(pair: tuple[int | str, int]) -> tuple[bool, int]:
+    """The order of a remap's pairs."""
+    return (False, pair[0]) if isinstance(pair[0], int) else (True, 0)
 
 
 def _joined_instances(tally: InstanceTally) -> InstanceTally:

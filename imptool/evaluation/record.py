@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
+import io
 import json
 import math
 import platform
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from pydantic import ValidationError
@@ -24,12 +24,12 @@ from imptool import __version__
 from imptool.data.coco import read_json
 from imptool.data.label_set import LabelSet
 from imptool.evaluation.counts import RECORD, Cells
-from imptool.evaluation.figures import DEFINITIONS, Interval, Measured, distance_key, groups_of, intervals_of
-from imptool.files import InputError, whole_file, write_json
+from imptool.evaluation.figures import DEFINITIONS, Measured, Resampled, distance_key, groups_of
+from imptool.files import COUNTS_FILE, InputError, open_regular, sha256_of, whole_file, write_json
 from imptool.metrics import bootstrap
 from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
 from imptool.metrics.average_precision import AveragePrecision, Matches, resampled_average_precision
-from imptool.metrics.confusion import SUMMARY, mean_of_present, or_held
+from imptool.metrics.confusion import SUMMARY, mean_of_present
 from imptool.metrics.conventions import DEFINITIONS as CONVENTIONS
 from imptool.metrics.conventions import conventions
 
@@ -39,7 +39,7 @@ METRICS, PER_IMAGE, COUNTS = "metrics.json", "per_image.csv", "per_image.npz"
 RESAMPLED = ("AP", "AP50")  # which have intervals
 _DAMAGE = (  # what reading a file raises that was cut, edited or swapped
     *(AttributeError, KeyError, TypeError, ValueError, IndexError, OSError, EOFError, ValidationError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, RuntimeError),  # RuntimeError: of zipfile, for what it cannot unpack
 )
 _PACKAGES = ("torch", "torchvision", "numpy", "numba", "pycocotools")
 
@@ -88,35 +88,12 @@ class Evaluation:
         return next((precision.matches.instances for precision in self.precision.values()), {})
 
     @cached_property
-    def precision_replicates(self) -> dict[str, np.ndarray]:
-        """AP of the resampled splits, each [replicates]: "box/AP", "mask/AP50", "mask/class/3/AP"; as `Measured` has them."""
-        found: dict[str, np.ndarray] = {}
-        few = len(self.images) < bootstrap.ENOUGH
-        weights = bootstrap.draw_weights(len(self.images), replicates=1 if few else bootstrap.REPLICATES)
+    def precision_resampled(self) -> Resampled:
+        """AP and AP50 with those of resampled splits: "box/AP", "mask/class/3/AP50"."""
+        found = Resampled({}, {}, {}, {})
         for kind, precision in self.precision.items():
-            parts = [
-                resampled_average_precision(precision.matches, weights[start : start + 50])
-                for start in range(0, len(weights), 50)
-            ]
-            for key in parts[0]:
-                of_classes = np.concatenate([part[key] for part in parts])
-                held = np.array([figures[key] for figures in precision.per_class.values()])  # as in `figures_of`
-                of_classes = np.full_like(of_classes, np.nan) if few else or_held(of_classes, held)
-                found[f"{kind}/{key}"] = mean_of_present(of_classes)
-                found |= {
-                    f"{kind}/class/{class_id}/{key}": of_classes[:, place] for place, class_id in enumerate(precision.per_class)
-                }
+            found |= _resampled_precision(kind, precision)
         return found
-
-    @cached_property
-    def precision_intervals(self) -> dict[str, Interval]:
-        """The 95 % intervals of AP and AP50, over all classes and of each; nan for those that rest on few photographs."""
-        photographs = {}
-        for key in self.precision_replicates:
-            kind, _, rest = key.partition("/class/")
-            images_with = self.precision[kind].matches.images_with if rest else {}
-            photographs[key] = images_with[int(rest.partition("/")[0])] if rest else len(self.images)
-        return intervals_of(self.precision_replicates, photographs)
 
     def conventions(self, predictor: str) -> dict[str, float]:
         """The mIOU of a predictor as other tools define it."""
@@ -131,6 +108,35 @@ class Evaluation:
         return {}
 
 
+def _resampled_precision(kind: str, precision: AveragePrecision) -> Resampled:
+    matches, together = precision.matches, precision.matches.together
+    few = matches.images < bootstrap.ENOUGH
+    drawn, left_out = (
+        {} if few else _of_resampled(matches, weights(matches.images))
+        for weights in (bootstrap.draw_weights, bootstrap.leave_out_weights)
+    )
+    found = Resampled({}, {}, {}, {})
+    for key in RESAMPLED:
+        mean, of_classes = f"{kind}/{key}", [f"{kind}/class/{class_id}/{key}" for class_id in precision.per_class]
+        per_class = [figures[key] for figures in precision.per_class.values()]
+        found |= Resampled(
+            {mean: precision.overall[key], **dict(zip(of_classes, per_class, strict=True))},
+            {
+                mean: bootstrap.effective_images(together),
+                **dict(zip(of_classes, together.diagonal().tolist(), strict=True)),
+            },
+            {} if few else {mean: mean_of_present(drawn[key]), **dict(zip(of_classes, drawn[key].T, strict=True))},
+            {} if few else {mean: mean_of_present(left_out[key])},
+        )
+    return found
+
+
+def _of_resampled(matches: Matches, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """AP and AP50 of every class of resampled splits, each [b, K], of weights [b, N]; some splits at a time."""
+    parts = [resampled_average_precision(matches, weights[start : start + 50]) for start in range(0, len(weights), 50)]
+    return {key: np.concatenate([part[key] for part in parts]) for key in RESAMPLED}
+
+
 def write_record(result: Evaluation, folder: Path) -> list[Path]:
     """Write `metrics.json`, and of semantic maps `per_image.csv`; and `per_image.npz`, which `imptool compare` reads."""
     for name in (METRICS, PER_IMAGE):
@@ -138,7 +144,7 @@ def write_record(result: Evaluation, folder: Path) -> list[Path]:
     _write_counts(result, folder / COUNTS)
     if result.measured:
         _write_per_image(result, folder / PER_IMAGE)
-    plain = to_plain(result) | {"counts": {"file": COUNTS, "sha256": _hash(folder / COUNTS)}}
+    plain = to_plain(result) | {"counts": {"file": COUNTS, "sha256": sha256_of(folder / COUNTS, COUNTS_FILE)}}
     write_json(folder / METRICS, _plain(plain), indent=1)
     return [folder / name for name in (METRICS, PER_IMAGE, COUNTS) if (folder / name).is_file()]
 
@@ -151,7 +157,7 @@ def to_plain(result: Evaluation) -> dict[str, Any]:
         "definitions": DEFINITIONS,
         "units": "IOU, accuracy, AP and AR are shares, 0..1; null: not a number. Confusion matrices count pixels at the "
         "photographs' resolution: rows are target classes, columns predicted classes, in the order of per_class. "
-        "Intervals are [low, high].",
+        "Intervals are [low, high]; `photographs` says how many images each figure rests on.",
         "dataset": {
             "name": result.dataset,
             "source": result.source,
@@ -183,6 +189,7 @@ def _semantic(result: Evaluation, name: str) -> dict[str, Any]:
         if key in measured.figures:
             plain |= {key: measured.figures[key], f"{key}_counts": counts.tolist()}
             plain["intervals"][key] = measured.intervals[key]
+            plain["photographs"][key] = _count(measured.photographs[key])
     if cells.bands:
         rings = cells.rings(measured.counts)
         sums = np.cumsum(rings[:-1], axis=0)
@@ -199,37 +206,58 @@ def _semantic(result: Evaluation, name: str) -> dict[str, Any]:
 
 
 def _level(measured: Measured, prefix: str) -> dict[str, Any]:
-    """The figures of one confusion matrix: means, groups, classes, and the intervals of the means."""
-    figures, intervals = measured.figures, measured.intervals
-    plain: dict[str, Any] = {key: figures[prefix + key] for key in SUMMARY}
-    plain["intervals"] = {key: intervals[prefix + key] for key in SUMMARY}
-    plain["groups"] = {}
-    for name in groups_of(measured.labels):
-        keys = {key: f"{prefix}group/{name}/{key}" for key in ("miou", "macc")}
-        plain["groups"][name] = {key: figures[full] for key, full in keys.items()}
-        plain["groups"][name]["intervals"] = {key: intervals[full] for key, full in keys.items()}
+    """The figures of one confusion matrix: means, groups, classes, with their intervals and what these rest on."""
+    figures, intervals, photographs = measured.figures, measured.intervals, measured.photographs
+
+    def group(keys: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            **{key: figures[full] for key, full in keys.items()},
+            "intervals": {key: intervals[full] for key, full in keys.items()},
+            "photographs": {key: _count(photographs[full]) for key, full in keys.items()},
+        }
+
+    plain = group({key: prefix + key for key in SUMMARY})
+    plain["groups"] = {
+        name: group({key: f"{prefix}group/{name}/{key}" for key in ("miou", "macc")}) for name in groups_of(measured.labels)
+    }
     rows = []
     for info in measured.labels.classes:
-        start = f"{prefix}class/{info.id}/"
         row: dict[str, Any] = {"id": info.id, "name": info.name}
         for key in ("iou", "accuracy", "boundary_f", "boundary_iou"):
-            if start + key in figures:
-                row |= {key: figures[start + key], f"{key}_interval": intervals[start + key]}
+            full = f"{prefix}class/{info.id}/{key}"
+            if full in figures:
+                row |= {
+                    key: figures[full],
+                    f"{key}_interval": intervals[full],
+                    f"{key}_photographs": _count(photographs[full]),
+                }
         rows.append(row)
     return plain | {"per_class": rows}
 
 
 def _average_precision(result: Evaluation) -> dict[str, Any]:
+    intervals, photographs = result.precision_resampled.intervals, result.precision_resampled.photographs
+
+    def about(start: str) -> dict[str, Any]:
+        return {
+            "intervals": {key: intervals[start + key] for key in RESAMPLED},
+            "photographs": {key: _count(photographs[start + key]) for key in RESAMPLED},
+        }
+
     found = {}
     for kind, precision in result.precision.items():
-        rows = {}
-        for class_id, figures in precision.per_class.items():
-            keys = {key: f"{kind}/class/{class_id}/{key}" for key in RESAMPLED}
-            intervals = {key: result.precision_intervals[full] for key, full in keys.items()}
-            rows[str(class_id)] = {**figures, "intervals": intervals}
-        intervals = {key: result.precision_intervals[f"{kind}/{key}"] for key in RESAMPLED}
-        found[kind] = {**precision.overall, "intervals": intervals, "per_class": rows, "instances": precision.matches.instances}
+        rows = {
+            str(class_id): {**figures, **about(f"{kind}/class/{class_id}/")}
+            for class_id, figures in precision.per_class.items()
+        }
+        instances = precision.matches.instances
+        found[kind] = {**precision.overall, **about(f"{kind}/"), "per_class": rows, "instances": instances}
     return found
+
+
+def _count(photographs: float) -> float:
+    """A number of photographs as it is written: whole, or an effective number of two digits."""
+    return int(photographs) if photographs == int(photographs) else round(photographs, 2)
 
 
 def versions() -> dict[str, str]:
@@ -273,7 +301,7 @@ def load_record(path: Path) -> Evaluation:
         InputError: a file is missing, damaged, or of another version.
     """
     folder = path.parent if path.name == METRICS else path
-    if not (folder / METRICS).is_file():
+    if not (folder / METRICS).exists():
         raise InputError(f"{path} holds no {METRICS}: imptool eval writes it")
     try:
         plain = read_json(folder / METRICS)
@@ -282,7 +310,7 @@ def load_record(path: Path) -> Evaluation:
     if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
         raise InputError(f"{folder / METRICS} is damaged, of another version, or not of imptool eval: evaluate again")
     try:
-        if plain["counts"]["sha256"] != _hash(folder / COUNTS):
+        if plain["counts"]["sha256"] != sha256_of(folder / COUNTS, COUNTS_FILE):
             raise ValueError(f"{COUNTS} was not written along with {METRICS}")
         return _loaded(plain, folder)
     except _DAMAGE as error:
@@ -293,7 +321,9 @@ def load_record(path: Path) -> Evaluation:
 def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:
     about = plain["dataset"]
     labels = LabelSet.from_plain(about)
-    with np.load(folder / COUNTS, allow_pickle=False) as arrays:
+    with open_regular(folder / COUNTS, COUNTS_FILE) as file:
+        _check_sizes(file)
+        arrays = np.load(file, allow_pickle=False)
         images = json.loads(arrays["images"].tobytes())
         measured = {}
         for number, name in enumerate(_in_file(plain["semantic"].keys())):
@@ -336,6 +366,26 @@ def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:
     )
 
 
+_MOST_UNPACKED = 100  # times the size of the file, and 64 MiB; counts and names are packed to a third or a tenth
+
+
+def _check_sizes(file: BinaryIO) -> None:
+    """ValueError when the arrays of a file would take far more memory than it, or another amount than they say."""
+    size = file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > 2**26 + _MOST_UNPACKED * size:
+            raise ValueError(f"{COUNTS} would unpack to more than {_MOST_UNPACKED} times its size")
+        for member in members:
+            with archive.open(member) as packed:
+                if np.lib.format.read_magic(packed) != (1, 0):
+                    raise ValueError(f"{member.filename} has another version of its header")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(packed)
+                if packed.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+                    raise ValueError(f"{member.filename} has another size than its shape {list(shape)} needs")
+    file.seek(0)
+
+
 def _in_file(predictors: Iterable[str]) -> list[str]:
     """The order of the predictors' counts: names need not be names of arrays."""
     return sorted(predictors)
@@ -351,11 +401,6 @@ def _checked(records: np.ndarray, cells: Cells, images: Sequence[str]) -> np.nda
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: _number(row[name]) for name in AP_DEFINITIONS}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _number(value: float | None) -> float:

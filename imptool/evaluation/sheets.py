@@ -11,6 +11,7 @@ from imptool.data.label_set import LabelSet
 from imptool.data.palette import voc_palette
 from imptool.evaluation.figures import Measured, distance_key, groups_of
 from imptool.evaluation.record import Evaluation
+from imptool.metrics.bootstrap import ENOUGH, ENOUGH_FOR_MEAN
 from imptool.report.overlays import drawable
 from imptool.report.page import Cell, Share, Swatch
 from imptool.report.tables import Sheet
@@ -31,6 +32,8 @@ WORDS = {
 }
 """The names of figures as tables and plots write them."""
 
+TOO_FEW = f"none where a figure rests on fewer than {ENOUGH}, a mean over classes on fewer than {ENOUGH_FOR_MEAN}"
+
 BY_CLASS = {"iou": "IOU", "accuracy": "acc", "boundary_f": "BF", "boundary_iou": "B-IoU"}
 
 
@@ -46,7 +49,7 @@ def precision_shares(result: Evaluation) -> dict[str, Share]:
         for class_id, figures in each.per_class.items():
             found |= {f"{kind}/class/{class_id}/{key}": value for key, value in figures.items()}
     none = (math.nan, math.nan)
-    return {key: Share(value, *result.precision_intervals.get(key, none)) for key, value in found.items()}
+    return {key: Share(value, *result.precision_resampled.intervals.get(key, none)) for key, value in found.items()}
 
 
 def classes_sheet(
@@ -96,7 +99,7 @@ def summary_sheet(measured: Mapping[str, Measured]) -> Sheet:
     groups = groups_of(first.labels)
     if len(groups) > 1:
         rows += [[f"mIOU, group {name}", *(share(each, f"group/{name}/miou") for each in measured.values())] for name in groups]
-    return Sheet("", ["over the split", *measured], rows, "in brackets: 95 % interval, bootstrap over photographs")
+    return Sheet("", ["over the split", *measured], rows, f"in brackets: 95 % interval over photographs; {TOO_FEW}")
 
 
 def bands_sheet(measured: Mapping[str, Measured], *, rings: bool = False) -> Sheet:

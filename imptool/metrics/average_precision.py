@@ -12,11 +12,13 @@ from typing import Any
 
 import numba
 import numpy as np
+import scipy.sparse
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from imptool.data.coco import parse_segmentation
+from imptool.data.segmentation import compressed_rle
+from imptool.files import some
 from imptool.metrics.bootstrap import Resampler
 
 DEFINITIONS = {
@@ -95,10 +97,12 @@ class Matches:
         return dict(zip(self.categories.tolist(), counts.tolist(), strict=True))
 
     @property
-    def images_with(self) -> dict[int, int]:
-        """How many images have an instance of each category id."""
-        counts = np.bincount(self.instance_category, minlength=len(self.categories))
-        return dict(zip(self.categories.tolist(), counts.tolist(), strict=True))
+    def together(self) -> np.ndarray:
+        """How many images have an instance of both categories: [K, K] int64; of each, on the diagonal."""
+        shape = (self.images, len(self.categories))
+        ones = np.ones(len(self.instance_image), np.int64)
+        has = scipy.sparse.csr_array((ones, (self.instance_image, self.instance_category)), shape=shape)
+        return np.asarray((has.T @ has).toarray())
 
     def renumbered(self, ranks: Sequence[int] | np.ndarray, images: int) -> Matches:
         """The same matches within a larger set of images, of which image i becomes number ranks[i]."""
@@ -140,7 +144,8 @@ def average_precision(ground_truth: dict[str, Any], results: list[dict[str, Any]
     """COCO average precision and recall.
 
     Args:
-        ground_truth: a COCO document. Missing `iscrowd` is 0; a missing `bbox` or `area` is that of the segmentation.
+        ground_truth: a COCO document. Missing `iscrowd` is 0; a missing `bbox` or `area` is that of the segmentation. Where
+            boxes are compared, an annotation may have no segmentation; a missing area is then the box's.
         results: COCO results, each with image_id, category_id, score and, by iou_type, bbox (xywh) or segmentation. Where
             boxes are compared, a result without bbox has the box of its mask, as with pycocotools' loadRes.
         iou_type: "bbox" or "segm".
@@ -154,7 +159,7 @@ def average_precision(ground_truth: dict[str, Any], results: list[dict[str, Any]
         raise ValueError(f"iou_type must be 'bbox' or 'segm', got {iou_type!r}")
     _check_ids(ground_truth, results)
     sizes = {image["id"]: (image["height"], image["width"]) for image in ground_truth["images"]}
-    annotations = [_instance(item, sizes[item["image_id"]]) for item in ground_truth["annotations"]]
+    annotations = [_instance(item, sizes[item["image_id"]], iou_type) for item in ground_truth["annotations"]]
     detections = []
     for number, result in enumerate(results):
         try:
@@ -325,14 +330,16 @@ def _check_ids(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> N
     for key, known in (("image_id", ground_truth["images"]), ("category_id", ground_truth["categories"])):
         strays = {item[key] for item in results} - {entry["id"] for entry in known}
         if strays:
-            raise ValueError(f"every {key} of the results must be in the ground truth, got {sorted(strays)[:5]}")
+            raise ValueError(f"every {key} of the results must be in the ground truth, got {some(sorted(strays))}")
 
 
-def _instance(annotation: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+def _instance(annotation: dict[str, Any], size: tuple[int, int], iou_type: str) -> dict[str, Any]:
     """A ground truth annotation with all that pycocotools reads; the caller's is left as it is."""
     instance = {"iscrowd": 0, **annotation}
-    if "bbox" not in instance or "area" not in instance:
-        mask = _encoded(instance["segmentation"], size)
+    if iou_type == "bbox" and "segmentation" not in instance:
+        return {"area": instance["bbox"][2] * instance["bbox"][3], **instance}
+    if iou_type == "segm" or "bbox" not in instance or "area" not in instance:
+        mask = instance["segmentation"] = compressed_rle(instance["segmentation"], size)
         instance.setdefault("bbox", rle.toBbox(mask).tolist())
         instance.setdefault("area", float(rle.area(mask)))
     return instance
@@ -347,7 +354,7 @@ def _detection(result: dict[str, Any], size: tuple[int, int], iou_type: str) -> 
         raise ValueError(f"score must be a finite number, got {result.get('score')!r}")
     detection = {**result, "iscrowd": 0}
     if iou_type == "segm" or "bbox" not in result:
-        detection["segmentation"] = _encoded(parse_segmentation(result.get("segmentation"), size), size)
+        detection["segmentation"] = compressed_rle(result.get("segmentation"), size)
     if iou_type == "segm":
         detection["area"] = float(rle.area(detection["segmentation"]))
         return detection
@@ -363,15 +370,6 @@ def _is_finite(value: Any) -> bool:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # a whole number that no float can hold
         return False
-
-
-def _encoded(segmentation: Any, size: tuple[int, int]) -> Any:
-    """Polygons or RLE of any kind as one compressed RLE."""
-    if isinstance(segmentation, list):
-        return rle.merge(rle.frPyObjects(segmentation, *size))
-    if isinstance(segmentation["counts"], list):
-        return rle.frPyObjects(segmentation, *size)
-    return segmentation
 
 
 def _coco(ground_truth: dict[str, Any], annotations: Iterable[dict[str, Any]]) -> COCO:

@@ -1,7 +1,11 @@
-"""How far a figure would move with other test images: the bootstrap over images (Efron 1979), from per-image counts.
+"""How far a figure would move with other test images: bootstrap and jackknife over images (Efron 1979), from per-image counts.
 
-A replicate of a split of N images is N images drawn from it with replacement. Figures come from counts summed over the
-split, so a replicate is a row of weights [N], how often each image was drawn, and its counts are a weighted sum.
+A resampled split of N images is a row of weights [N], how often each image takes part: drawn with replacement (bootstrap),
+or all but one (jackknife). Figures come from counts summed over the split, so its counts are a weighted sum.
+
+A figure of one class takes the bootstrap. A mean over classes takes the jackknife: a class that one image shows is the same
+in every draw that has it, so that percentiles of draws know nothing of its part in the mean, and half of the intervals
+miss. `benchmarks/intervals.py` measures both.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import numba
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -19,19 +24,28 @@ LEVEL = 0.95
 ENOUGH = 10
 """Images: fewer that a figure rests on give no interval."""
 
+ENOUGH_FOR_MEAN = 20
+"""The same of a mean over classes, by `effective_images`; 30 images of Clothing Co-Parsing with its 58 tags amount to 23."""
+
 DEFINITIONS = {
-    "interval": f"{LEVEL:.0%} percentile bootstrap interval: the test images are drawn with replacement, as many as there "
-    f"are, {REPLICATES} times with a fixed seed; the figure is computed of each replicate, and the interval leaves out as many "
-    "of them below as above. Means are always over the classes of the whole split: a class that is absent from a replicate "
-    f"takes part with its figure of the split. A figure that rests on fewer than {ENOUGH} images, such as that of a class "
-    "which fewer show, has no interval. It covers which images happened to be in the test set, as if they were independent "
-    "draws. It does not cover another training of the same model (seed, order of the data), errors in the labels, or images "
-    "of another kind; with some dozen images it is too narrow.",
-    "paired_difference": f"Difference of two runs with its {LEVEL:.0%} interval by the paired bootstrap: every replicate is "
-    "the same drawn images for both runs, so that what makes an image hard for both cancels. It is called certain if the "
-    "interval leaves out 0: other test images would hardly turn it round. Each run is a single training, and another seed "
-    "still may. Nothing is corrected for the number of comparisons: of 20 differences that are none, one is expected to look "
-    "certain.",
+    "interval": f"{LEVEL:.0%} interval over the test images. Of a figure of one class, of pixel accuracy and of "
+    "frequency-weighted IOU: percentile bootstrap. The images are drawn with replacement, as many as there are, "
+    f"{REPLICATES} times with a fixed seed; the figure is computed of each draw, and the interval leaves out as many of them "
+    "below as above. Of a mean over classes: jackknife. The mean is computed without each image in turn (without each of "
+    f"{REPLICATES} groups, of more images), and the interval is the mean -/+ Student's t times the jackknife's standard error, "
+    "longer on one side by the bias that the bootstrap shows. It covers which images happened to be in the test set, as if "
+    "they were independent draws. It does not cover another training of the same model (seed, order of the data), errors in "
+    "the labels, or images of another kind; with some dozen images it is too narrow.",
+    "images": f"How many images a figure rests on. Below {ENOUGH}, or {ENOUGH_FOR_MEAN} of a mean over classes, its interval "
+    "is not known, and it has none. Of the IOU of a class: those that show it in target or prediction. Of accuracy (recall) "
+    "and AP of a class: those that show it in the target. Of a contour: those with such contour pixels. Of pixel accuracy: "
+    "those with counted pixels. Within a band: those of which this is true there. Of a mean over classes: the effective number "
+    "(Kish) of the images when every class has the same weight and shares it equally among its images.",
+    "paired_difference": f"Difference of two runs with its {LEVEL:.0%} interval, from the same draws for both runs, so that "
+    f"what makes an image hard for both cancels. It is called significant ({LEVEL:.0%}) if the interval leaves out 0: other "
+    f"test images would hardly turn it round. Where either run's figure has no interval, that is not "
+    "known. Each run is a single training, and another seed still may turn it round. Nothing is corrected for the number of "
+    "comparisons: of 20 differences that are none, one is expected to look significant.",
 }
 """What an interval says, and what it does not."""
 
@@ -59,6 +73,18 @@ def draw_weights(images: int, *, replicates: int = REPLICATES, seed: int = 0) ->
             weights = weights.astype(np.int64)
         weights[replicate] = counts
     return weights
+
+
+def leave_out_weights(images: int, *, groups: int = REPLICATES) -> np.ndarray:
+    """All images but one, each in turn; of more images than groups, all but every groups-th.
+
+    Args:
+        images: N.
+    Returns:
+        [G, N] uint8, with G = min(groups, N): every image is left out in one row.
+    """
+    groups = min(groups, images)
+    return (np.arange(images) % max(groups, 1) != np.arange(groups)[:, None]).astype(np.uint8)
 
 
 class Resampler:
@@ -108,8 +134,7 @@ def interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[np.ndarray, np
     Raises:
         ValueError: level is not within 0..1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}")
+    _check_level(level)
     values = np.asarray(values, np.float64)
     columns = values.reshape(len(values), math.prod(values.shape[1:]))
     absent = np.isnan(columns)
@@ -124,9 +149,66 @@ def interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[np.ndarray, np
     return low[()], high[()]
 
 
-def is_certain(low: ArrayLike, high: ArrayLike) -> np.ndarray:
+def mean_interval(
+    value: ArrayLike, drawn: ArrayLike, left_out: ArrayLike, images: ArrayLike, *, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of a mean over classes: the jackknife's standard error, and the bootstrap's bias.
+
+    It is value -/+ Student's t times the error, stretched to hold the same of the value without its bias: the AP of few
+    images is too high, and that of draws of them too high again.
+
+    Args:
+        value: [...], the mean.
+        drawn: [B, ...], the mean of each row of `draw_weights`, over the classes that were drawn.
+        left_out: [G, ...], the mean of each row of `leave_out_weights`.
+        images: [...], how many images it rests on, by `effective_images`: one more than the degrees of freedom.
+    Returns:
+        low, high: [...], around value, not cut to a range; nan of a single image.
+    Raises:
+        ValueError: level is not within 0..1.
+    """
+    _check_level(level)
+    value, left_out = np.asarray(value, np.float64), np.asarray(left_out, np.float64)
+    freedom = np.maximum(np.asarray(images, np.float64) - 1, 0)
+    error = np.sqrt((len(left_out) - 1) * left_out.var(axis=0))
+    margin = stdtrit(np.where(freedom > 0, freedom, np.nan), (1 + level) / 2) * error
+    unbiased = 2 * value - np.nanmean(np.asarray(drawn, np.float64), axis=0)
+    return np.minimum(value, unbiased) - margin, np.maximum(value, unbiased) + margin
+
+
+def effective_images(together: ArrayLike) -> float:
+    """How many images a mean over classes rests on (Kish's effective number, 1965).
+
+    Every class has the same weight and shares it equally among the images that show it; of images of equal weights it is
+    their number, and of a single class how many show it.
+
+    Args:
+        together: [C, C], how many images show both classes; a class that no image shows takes no part.
+    Returns:
+        from 1 to the number of images; 0 where no image shows a class.
+
+    >>> effective_images([[20, 0], [0, 20]])  # 40 images, of which each shows one class
+    40.0
+    >>> round(effective_images([[100, 1], [1, 1]]), 1)  # the second class has half of the weight, on one image
+    3.9
+    """
+    together = np.asarray(together, np.float64)
+    shown = np.diagonal(together)
+    present = shown > 0
+    if not present.any():
+        return 0.0
+    shares = together[np.ix_(present, present)] / np.outer(shown[present], shown[present])
+    return round(float(np.count_nonzero(present) ** 2 / shares.sum()), 6)  # ten that add up to 9.9999999999 are ten
+
+
+def is_significant(low: ArrayLike, high: ArrayLike) -> np.ndarray:
     """Whether the interval of a difference leaves out 0; False where it is nan."""
     return (np.asarray(low) > 0) | (np.asarray(high) < 0)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
 
 
 def _check_weights(weights: np.ndarray, *, images: int) -> None:

@@ -90,34 +90,29 @@ def frequency_weighted_iou(tallies: np.ndarray) -> np.ndarray:
     return _ratio(np.nansum(class_iou(tallies) * target, -1), target.sum(-1))
 
 
-def summarize(
-    tallies: np.ndarray, *, foreground: Sequence[int], things: Sequence[int], held: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """The figures of tallies [..., C, 3], each [...], 0..1; `DEFINITIONS` says what each is.
-
-    Args:
-        foreground, things: class indices.
-        held: [..., C, 3] to take the IOU and accuracy of a class from where it is absent, such as those of the split from
-            which these were drawn.
-    """
-    held = tallies if held is None else held
-    iou, accuracy = or_held(class_iou(tallies), class_iou(held)), or_held(class_accuracy(tallies), class_accuracy(held))
+def class_means(*, foreground: Sequence[int], things: Sequence[int]) -> dict[str, tuple[str, Any]]:
+    """Of every mean over classes: the figure that it is the mean of, and the class indices, which a slice may stand for."""
     parts: dict[str, Any] = {
         "": np.asarray(foreground, np.intp),
         "_with_background": slice(None),
         "_things": np.asarray(things, np.intp),
     }
+    return {mean + name: (of, part) for mean, of in (("miou", "iou"), ("macc", "accuracy")) for name, part in parts.items()}
+
+
+def summarize(tallies: np.ndarray, *, foreground: Sequence[int], things: Sequence[int]) -> dict[str, np.ndarray]:
+    """The figures of tallies [..., C, 3], each [...], 0..1; `DEFINITIONS` says what each is.
+
+    Args:
+        foreground, things: class indices.
+    """
+    by_class = {"iou": class_iou(tallies), "accuracy": class_accuracy(tallies)}
+    means = class_means(foreground=foreground, things=things)
     return {
-        **{f"miou{name}": mean_of_present(iou[..., part]) for name, part in parts.items()},
-        **{f"macc{name}": mean_of_present(accuracy[..., part]) for name, part in parts.items()},
+        **{key: mean_of_present(by_class[of][..., part]) for key, (of, part) in means.items()},
         "pixel_accuracy": pixel_accuracy(tallies),
         "frequency_weighted_iou": frequency_weighted_iou(tallies),
     }
-
-
-def or_held(values: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Values [..., C], in the place of those that are nan what is held."""
-    return np.where(np.isnan(values), held, values)
 
 
 def mean_of_present(values: np.ndarray) -> np.ndarray:

@@ -161,7 +161,8 @@ def _create_timm(backbone: Backbone, name: str) -> Any:
         raise InputError(f"backbone: {backbone.name}: {what}{one_line(error)}; backbone.weights: {_OTHER_WEIGHTS}") from error
     except Exception as error:  # of the network: huggingface_hub has a dozen kinds
         raise InputError(
-            f"{backbone.name}: its weights could not be downloaded ({one_line(error)}); backbone.weights: {_OTHER_WEIGHTS}"
+            f"{backbone.name}: its weights could not be downloaded ({one_line(error)}); backbone.weights: {_OTHER_WEIGHTS}; "
+            "remove what is damaged in huggingface_hub's cache"
         ) from error
     if state is not None:
         _check_taken(network, state, backbone)

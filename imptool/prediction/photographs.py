@@ -9,12 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imptool.data.images import IMAGE_SUFFIXES, find_images, path_under
+from imptool.data.dataset import label_files
+from imptool.data.images import IMAGE_SUFFIXES, find_pictures, how_to_read, is_unread, path_under
+from imptool.data.output import is_inside
 from imptool.files import InputError
 from imptool.prediction.journal import JOURNAL
 
-_RESULTS = ({"predictions.json", "images.json"}, {"metrics.json", "report.html"}, {"compare.md", "compare.csv"})
-_KINDS = "jpg, png, webp, bmp, tiff or gif"
+_RESULTS = (
+    {JOURNAL},
+    {"predictions.json", "images.json"},
+    {"metrics.json", "report.html"},
+    {"compare.md", "compare.csv"},
+    {"problems.json", "together.csv"},
+    {".imptool-demo"},
+)
+"""What tells a folder of each command's results."""
+
+_KINDS = "jpg, png, webp, avif, jp2, bmp, tiff or gif"
 
 
 @dataclass(frozen=True)
@@ -49,29 +60,45 @@ def title_of(inputs: Sequence[str]) -> str:
     return common_folder(inputs).name or "photographs"
 
 
-def find_photographs(inputs: Sequence[str], out: Path) -> list[Photograph]:
+def find_photographs(inputs: Sequence[str], out: Path) -> tuple[list[Photograph], list[str]]:
     """The photographs of files, folders (with all below) and globs, sorted by name, without imptool's own results.
 
+    Of a dataset, its photographs. Returns them, and lines about what folders and globs hold beside them.
     Raises:
-        InputError: an input is not there, or no photograph is left.
+        InputError: an input is not there, no photograph is left, or one that is named lies where the results go to.
     """
     root = common_folder(inputs)
     found: dict[str, Path] = {}  # by absolute path: none twice
-    left_out = 0
+    own: dict[str, Path] = {}
+    unread: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
     for text in inputs:
-        paths = _paths_of(text)
-        kept = _without_own(paths, Path(text), out) if Path(text).is_dir() else paths
-        left_out += len(paths) - len(kept)
-        found.update((os.path.abspath(path), path) for path in kept)
+        paths, others = _paths_of(text)
+        named = paths == [Path(text)]
+        made = set[Path]() if named else _results_among([*paths, *others], Path(_base(text)), out)
+        maps = set[Path]() if named else _labels_among([path for path in paths if path not in made], Path(_base(text)))
+        for path in paths:
+            if (named or path.is_symlink()) and is_inside(path, out):  # where it would be replaced, or removed
+                raise InputError(f"{path} lies in {out}, where results go to: move it, or choose another --out")
+            (own if path in made else labels if path in maps else found)[os.path.abspath(path)] = path
+        unread |= {os.path.abspath(path): path for path in others if path not in made}
+    notes = []
+    if unread:
+        counts = Counter(path.suffix.lower() for path in unread.values())
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()))
+        notes.append(f"left out: {kinds}, whose format is not read here; {how_to_read(unread.values())}")
+    for what, paths_left in (("pictures that imptool made", own), ("label maps of a dataset", labels)):
+        if paths_left:
+            notes.append(f"left out: {len(paths_left):,} {what}, such as {next(iter(paths_left.values()))}")
     if not found:
-        besides = f" beside {left_out} pictures that imptool made" if left_out else ""
-        raise InputError(f"{' '.join(inputs)} holds no photographs ({_KINDS}){besides}")
+        raise InputError("; ".join([f"{' '.join(inputs)} holds no photographs ({_KINDS})", *notes]))
     paths_by_name = sorted((path_under(root, Path(absolute)), path) for absolute, path in found.items())
     names = output_names([Path(file_name) for file_name, _ in paths_by_name])
-    return [
+    photographs = [
         Photograph(number, path, file_name, name)
         for number, ((file_name, path), name) in enumerate(zip(paths_by_name, names, strict=True), start=1)
     ]
+    return photographs, notes
 
 
 def output_names(relative: Sequence[Path]) -> list[str]:
@@ -105,30 +132,34 @@ def _base(text: str) -> str:
     return text if os.path.isdir(text) else os.path.dirname(text)
 
 
-def _paths_of(text: str) -> list[Path]:
+def _paths_of(text: str) -> tuple[list[Path], list[Path]]:
+    """The file that is named, or what a folder or glob holds; and of these the pictures of formats that are not read here."""
     if not text:
         raise InputError("a photograph's name is empty: name files, folders or globs")
     path = Path(text)
     if path.is_dir():
-        return find_images(path)
+        return find_pictures(path)
     if os.path.lexists(text):
-        return [path]
+        return [path], []
     if not glob.has_magic(text):
         raise InputError(f"{text}: there is no such file or folder")
-    matches = [Path(match) for match in glob.glob(text, recursive=True)]
-    return [match for match in matches if match.is_file() and match.suffix.lower() in IMAGE_SUFFIXES]
+    matches = [path for match in glob.glob(text, recursive=True) if (path := Path(match)).is_file()]
+    return [path for path in matches if path.suffix.lower() in IMAGE_SUFFIXES], list(filter(is_unread, matches))
 
 
-def _without_own(paths: list[Path], folder: Path, out: Path) -> list[Path]:
-    """Of the pictures under a folder those that are not results of imptool, and do not lie where the results go to."""
+def _results_among(paths: list[Path], folder: Path, out: Path) -> set[Path]:
+    """Of the pictures under a folder those that are results of imptool, or lie where the results go to."""
     parents = {parent for path in paths for parent in path.relative_to(folder).parents}
-    own = {parent for parent in parents if _is_results(folder / parent) or _is_inside(folder / parent, out)}
-    return [path for path in paths if own.isdisjoint(path.relative_to(folder).parents)]
+    own = {parent for parent in parents if _is_results(folder / parent) or is_inside(folder / parent, out)}
+    return {path for path in paths if not own.isdisjoint(path.relative_to(folder).parents)}
+
+
+def _labels_among(paths: list[Path], folder: Path) -> set[Path]:
+    """Of the pictures under a folder those that are label maps of a dataset there, whose photographs lie beside them."""
+    parents = {parent for path in paths for parent in path.relative_to(folder).parents}
+    labels = {label for parent in parents for label in label_files(folder / parent)}
+    return {path for path in paths if Path(os.path.abspath(path)) in labels} if labels else set()
 
 
 def _is_results(folder: Path) -> bool:
-    return (folder / JOURNAL).is_file() or any(all((folder / name).is_file() for name in names) for names in _RESULTS)
-
-
-def _is_inside(folder: Path, outer: Path) -> bool:
-    return folder.resolve().is_relative_to(outer.resolve())
+    return any(all((folder / name).is_file() for name in names) for names in _RESULTS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from imptool.data.label_set import LabelSet
 from imptool.data.prediction import Prediction, coco_results
 from imptool.data.tta import Tta
 from imptool.files import InputError, whole_file
+from imptool.journal import checksum
 from imptool.prediction.journal import Record
 from imptool.prediction.photographs import Photograph
 from imptool.recipe import Input
@@ -81,6 +81,7 @@ def write_results(
         "classes": {str(class_id): area for class_id, area in areas.items() if area >= least},
         "instances": Counter(str(labels.ids[labels.things[label - 1]]) for label in prediction.labels.tolist()),
     }
+    files = _names(photograph.name, save)
     if "labels" in save:
         write_label_map(out / "labels" / f"{photograph.name}.png", ids)
     if save & {"overlay", "page", "cutouts"}:
@@ -90,6 +91,8 @@ def write_results(
             record["cutouts"] = _write_cutouts(photograph.name, image, components, labels, out, least)
         view = _at_most(image, _VIEW_SIDE)
         _write_views(photograph.name, view, _nearest(ids, view), labels, out, save)
+    files += [f"cutouts/{photograph.name}/{cutout}" for cutout in record.get("cutouts", [])]
+    record["files"] = {name: checksum(out / name) for name in files}
     return record, coco_results(prediction, labels, image_id=None) if "coco" in save else None
 
 
@@ -108,17 +111,19 @@ def _check_source(photograph: Photograph, source: list[int]) -> None:
         raise InputError(f"{photograph.path} has changed while it was parsed: --resume parses it again")
 
 
-def files_of(record: Record, out: Path) -> Iterator[Path]:
-    """The files of its own that a record tells of."""
-    name, save = record["name"], record["saved"]
-    if "labels" in save:
-        yield out / "labels" / f"{name}.png"
-    if "overlay" in save:
-        yield out / "overlays" / f"{name}.jpg"
-    if "page" in save:
-        yield from (out / folder / f"{name}.jpg" for folder in PAGE_FOLDERS.values())
-    if "cutouts" in save:
-        yield from (out / "cutouts" / name / cutout for cutout in record["cutouts"])
+def are_whole(record: Record, out: Path) -> bool:
+    """Whether the files that a record tells of are what was written."""
+    return all(checksum(out / name) == written for name, written in record["files"].items())
+
+
+def _names(name: str, save: frozenset[str]) -> list[str]:
+    """The files of a photograph that is called so, but for its cut-outs."""
+    files = {
+        "labels": [f"labels/{name}.png"],
+        "overlay": [f"overlays/{name}.jpg"],
+        "page": [f"{folder}/{name}.jpg" for folder in PAGE_FOLDERS.values()],
+    }
+    return [path for what, paths in files.items() if what in save for path in paths]
 
 
 def _write_views(name: str, view: np.ndarray, ids: np.ndarray, labels: LabelSet, out: Path, save: frozenset[str]) -> None:

@@ -51,12 +51,12 @@ class Share(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A difference of two shares, -1..1, the ends of its interval (nan: none), and whether it is certain."""
+    """A difference of two shares, -1..1, the ends of its interval (nan: none), and whether it is significant."""
 
     value: float
     low: float
     high: float
-    certain: bool
+    significant: bool
 
 
 Cell = str | float | Swatch | Share | Difference
@@ -123,7 +123,7 @@ def table_html(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, captio
         columns: the headings; the first column names the row.
         rows: a cell for each column. A text stays a text, a `Swatch` gets its colour, and a number is a share 0..1: it is
             written in percent with a bar, nan as a dash; a `Share` has its interval as well. A `Difference` is written in
-            points with its sign, bold where it is certain.
+            points with its sign, bold where it is significant.
         caption: a line above.
     Raises:
         ValueError: a row has another number of cells than there are columns, or a number is no share.
@@ -273,7 +273,7 @@ def _cell(cell: Cell, *, first: bool) -> str:
     elif isinstance(cell, str):
         inner = escape(cell)
     elif isinstance(cell, Difference):
-        between, tag = " to ", "strong" if cell.certain else "span"
+        between, tag = " to ", "strong" if cell.significant else "span"
         inner = _number("difference", cell[:3], least=-1, write=_points, between=between, tag=tag)
     else:
         share = cell if isinstance(cell, Share) else Share(float(cell), math.nan, math.nan)

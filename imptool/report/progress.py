@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.live import Live
+from rich.text import Text
+
+from imptool.report.console import plain
 
 Element = TypeVar("Element")
 
 _SECONDS_BETWEEN_LINES = 15.0
-_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), 127), "�")  # in a file's name they would steer the terminal
+_BAR, _NOTE = 20, 12  # columns that a bar takes, and that a note takes at least
 
 
 class ProgressBar:
@@ -21,53 +23,62 @@ class ProgressBar:
 
     def __init__(self, console: Console, title: str, *, total: int, start: int = 0) -> None:
         self.console, self.title, self.total, self.first = console, title, total, start
+        self.done, self.note, self.left = start, "", ""
         self.began = self.last_line = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task(title, total=total, completed=start, note="")
+        self.live = Live(console=console, get_renderable=self._line) if console.is_interactive else None
 
     def __enter__(self) -> ProgressBar:
-        self.bar.start()
+        if self.live:
+            self.live.start(refresh=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        if self.live:
+            self.live.stop()
 
     def update(self, done: int, note: str = "") -> None:
         """Set how much is done; on a file or pipe, print a line every quarter of a minute and at the end."""
-        if self.console.is_terminal:
-            self.bar.update(self.task, completed=done, note=note)
-            return
         now = time.monotonic()
-        if done < self.total and now - self.last_line < _SECONDS_BETWEEN_LINES:
+        left = (now - self.began) / max(done - self.first, 1) * (self.total - done)
+        self.done, self.note, self.left = done, note, _clock(left)
+        if self.live or (done < self.total and now - self.last_line < _SECONDS_BETWEEN_LINES):
             return
         self.last_line = now
-        left = (now - self.began) / max(done - self.first, 1) * (self.total - done)
-        parts = [
-            f"{self.title} {done}/{self.total}",
-            note,
-            f"{_clock(left)} left" if done < self.total else f"took {_clock(now - self.began)}",
-        ]
-        say(self.console, "  ".join(part for part in parts if part))
+        time_left = f"{self.left} left" if done < self.total else f"took {_clock(now - self.began)}"
+        say(self.console, "  ".join(part for part in (f"{self.title} {done}/{self.total}", note, time_left) if part))
+
+    def _line(self) -> Text:
+        """All in one line of the terminal: where it is narrow, position and time left stay, and the note goes first."""
+        position, left = f" {self.done}/{self.total}", f" {self.left or '-:--:--'} left"
+        room = self.console.width - len(position + left)
+        title = _cut(self.title, room)
+        room -= title.cell_len
+        taken = f" {_clock(time.monotonic() - self.began)}"
+        taken = taken if len(taken) <= room else ""
+        room -= len(taken)
+        bar = self._bar() if room > _BAR else Text()
+        room -= bar.cell_len
+        note = _cut(f" {self.note}", room) if self.note and room >= _NOTE else Text()
+        return Text.assemble(title, bar, position, note, taken, left)
+
+    def _bar(self) -> Text:
+        filled = round(_BAR * self.done / max(self.total, 1))
+        line = "-" if self.console.options.ascii_only else "━"
+        return Text.assemble(" ", (line * filled, "bar.complete"), (line * (_BAR - filled), "bar.back"))
+
+
+def _cut(line: str, room: int) -> Text:
+    """A line of at most so many columns."""
+    if room <= 0:
+        return Text()
+    text = Text(plain(line))
+    text.truncate(room, overflow="ellipsis")
+    return text
 
 
 def say(console: Console, line: str) -> None:
     """Print a line as it is: a path may hold what rich takes for markup."""
     console.print(plain(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-def plain(line: str) -> str:
-    """A line without what would steer a terminal."""
-    return line.translate(_CONTROLS)
 
 
 def count_of(number: int, noun: str) -> str:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
 from rich.table import Table
 
+from imptool.report.console import plain
 from imptool.report.page import Cell, Difference, Share, Swatch
 
 
@@ -24,11 +24,11 @@ class Sheet:
 
 def terminal_table(sheet: Sheet, *, intervals: bool = True) -> Table:
     """A table of rich's; without intervals it is narrow enough for many columns."""
-    table = Table(title=escape(sheet.title), caption=escape(sheet.caption) or None)
+    table = Table(title=plain(sheet.title), caption=plain(sheet.caption) or None)
     for place, column in enumerate(sheet.columns):
-        table.add_column(escape(column), justify="right" if place else "left")
+        table.add_column(column, justify="right" if place else "left")
     for row in sheet.rows:
-        table.add_row(*(escape(cell_text(cell, intervals=intervals)) for cell in row))
+        table.add_row(*(plain(cell_text(cell, intervals=intervals)) for cell in row))
     return table
 
 
@@ -41,13 +41,13 @@ def markdown(sheet: Sheet) -> str:
 
 
 def cell_text(cell: Cell, *, intervals: bool = True) -> str:
-    """A cell in words: "45.5", "45.5 (43.1-47.9)", "+1.4*"; the star says that the difference is certain."""
+    """A cell in words: "45.5", "45.5 (43.1-47.9)", "+1.4*"; the star says that the difference is significant (95 %)."""
     if isinstance(cell, Swatch):
         return cell.name
     if isinstance(cell, Difference):
         if math.isnan(cell.value):
             return "-"
-        star = "*" if cell.certain else ""
+        star = "*" if cell.significant else ""
         return f"{100 * cell.value:+.1f}{star}{_interval(cell) if intervals else ''}"
     if isinstance(cell, Share):
         return percent(cell.value) + (_interval(cell) if intervals else "")

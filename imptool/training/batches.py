@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from imptool import distributed
 from imptool.data.samples import Sample, TrainingSamples
 from imptool.files import InputError
+from imptool.processes import STOPPING, deferred_signals
 from imptool.recipe import Solver
 
 
@@ -80,12 +81,13 @@ def load_batches(
             raise
         raise InputError(
             f"the workers that read photographs have failed ({lines[-1].strip()}): "
-            "use --workers 0, or fewer, or enlarge /dev/shm"
+            "use --workers 0, or fewer, or enlarge /dev/shm; --resume goes on from the last checkpoint"
         ) from error
 
 
 def _grouped(loader: Iterable[list[Sample]], count: int) -> Iterator[list[list[Sample]]]:
-    parts = iter(loader)
+    with deferred_signals():
+        parts = iter(loader)
     while batch := list(islice(parts, count)):
         yield batch
 
@@ -109,5 +111,6 @@ def _start_worker(_: int) -> None:
     def wait_for_next(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for kind in STOPPING:
+        signal.signal(kind, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, wait_for_next)  # the next one is the main process's, to a worker that hangs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import reprlib
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from imptool import distributed
-from imptool.files import InputError, whole_file
+from imptool.files import JOURNAL_FILE, InputError, read_bytes, whole_file
+from imptool.journal import checksum
 
 LOG = "log.jsonl"
 EVERY = 10  # iterations
@@ -65,6 +67,14 @@ class StageLog:
         self.sums, self.images, self.since = {}, 0, time.monotonic()
         return values
 
+    def checksum(self) -> str:
+        """Of the file, all of it on the disk: what a checkpoint says that a resumed run goes on from; "" without a line."""
+        if not self.path.is_file():
+            return ""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        return checksum(self.path)
+
     def write(self, iteration: int, values: Mapping[str, float]) -> None:
         """Write a line as it is."""
         if self.board is None:
@@ -86,17 +96,19 @@ def short_form(values: Mapping[str, float]) -> str:
     return note + (f"  canvas {values['canvas_nonempty']:.0%}" if "canvas_nonempty" in values else "")
 
 
-def cut_log(run: Path, stages: Sequence[str], stage: str, iteration: int) -> None:
+def cut_log(run: Path, stages: Sequence[str], stage: str, iteration: int, *, written: str) -> None:
     """Leave out of the log what comes after a checkpoint, as it will be done again.
 
+    Args:
+        written: the checksum of the log when the checkpoint was saved, "" where it is not known.
     Raises:
-        InputError: a line that is none of this run's, but for a last one that a crash has cut.
+        InputError: a line that is none of this run's, but for a last one that a crash has cut, or one that has changed.
     """
     path = run / LOG
-    if not path.is_file():
+    if not path.exists():
         return
     reached = (stages.index(stage), iteration)
-    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    lines = [line for line in read_bytes(path, JOURNAL_FILE).splitlines() if line.strip()]
     places = [_place_of(line, stages) for line in lines]
     for line, place in zip(lines[:-1], places, strict=False):
         if place is None:
@@ -109,8 +121,12 @@ def cut_log(run: Path, stages: Sequence[str], stage: str, iteration: int) -> Non
         # What is measured after an iteration is measured again.
         if place and (place < reached or (place == reached and b'"val_miou"' not in line))
     ]
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        file.writelines(line + b"\n" for line in kept)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+        if written and checksum(temporary) != written:
+            raise InputError(
+                f"{path} is not what this run wrote up to its checkpoint: restore it, or remove it to go on without"
+            )
 
 
 def _place_of(line: bytes, stages: Sequence[str]) -> tuple[int, int] | None:

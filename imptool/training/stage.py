@@ -113,7 +113,7 @@ class StageJob:
                 bar.update(iteration, note)
                 stopped, due = distributed.any_of(bool(self.stop)), self._is_due(iteration)
                 if stopped or due or iteration % self.recipe.checkpoint_every == 0 or iteration == total:
-                    path = self._save(iteration, optimizer, log.joined_sums(list(values)))
+                    path = self._save(iteration, optimizer, log, log.joined_sums(list(values)))
                     stopped = stopped or not self._evaluate_if_due(iteration, log)
                     if stopped and (due or iteration < total):
                         raise Interrupted(f"stopped at iteration {iteration} of stage {self.name}; {path} is written")
@@ -253,7 +253,7 @@ class StageJob:
         self.best = checkpoint["best"]
         return int(checkpoint["iteration"])
 
-    def _save(self, iteration: int, optimizer: torch.optim.Optimizer, sums: dict[str, float]) -> Path | None:
+    def _save(self, iteration: int, optimizer: torch.optim.Optimizer, log: StageLog, sums: dict[str, float]) -> Path | None:
         for found in distributed.gather(self.unreadable):
             self.unreadable |= found
         path = None
@@ -271,6 +271,7 @@ class StageJob:
                 unreadable=self.unreadable,
                 best=self.best,
                 log=sums,
+                log_checksum=log.checksum(),
             )
         distributed.wait_for_all()
         return path

@@ -5,13 +5,14 @@ Cordts et al.: The Cityscapes Dataset for Semantic Urban Scene Understanding (CV
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from imptool.data.images import read_label_map
-from imptool.data.layouts.pairs import Found, Item, Where
+from imptool.data.layouts.pairs import Found, Item, Where, label_maps, pair_by_stem
 from imptool.files import InputError
 
 KEYS: frozenset[str] = frozenset()
@@ -23,31 +24,20 @@ def find_items(root: Path, where: Where) -> Found:
     images, labels = root / "leftImg8bit", root / "gtFine"
     if not labels.is_dir():
         raise InputError(f"{root} has no folder {labels.name}/: expected Cityscapes as published")
-    stems = {path.relative_to(images).as_posix().removesuffix(_IMAGE) for path in images.glob(f"*/*/[!.]*{_IMAGE}")}
-    labelled = {path.relative_to(labels).as_posix().removesuffix(_LABEL) for path in labels.glob(f"*/*/[!.]*{_LABEL}")}
-    items = []
-    for stem in sorted(stems | labelled):
-        image, label, numbers = images / f"{stem}{_IMAGE}", labels / f"{stem}{_LABEL}", labels / f"{stem}{_NUMBERS}"
-        problem = ""
-        if stem not in labelled:
-            problem = f"{image} has no label map: expected {label}, which cityscapesScripts make"
-        elif stems and stem not in stems:
-            problem = f"{label} has no photograph: expected {image}"
-        told_apart = numbers.is_file()
-        items.append(
-            Item(
-                stem,
-                image,
-                image if stem not in labelled else label,
-                problem,
-                read_numbers=partial(_read_numbers, numbers) if told_apart else None,
-                more_labels=(numbers,) if told_apart else (),
-            )
-        )
+    expected = f"{labels}/{{stem}}{_LABEL}, which cityscapesScripts make"
+    pairs = pair_by_stem(images, label_maps(labels, _LABEL), expected=expected, suffix=_IMAGE)
+    items = [_with_numbers(item) for item in pairs]
     folders: dict[str, list[str]] = {}
     for item in items:
         folders.setdefault(item.stem.partition("/")[0], []).append(item.stem)
     return Found(items, splits=folders)
+
+
+def _with_numbers(item: Item) -> Item:
+    numbers = item.label.with_name(item.label.name[: -len(_LABEL)] + _NUMBERS)
+    if item.label == item.image or not numbers.is_file():
+        return item
+    return replace(item, read_numbers=partial(_read_numbers, numbers), more_labels=(numbers,))
 
 
 def _read_numbers(path: Path, max_pixels: int) -> np.ndarray:

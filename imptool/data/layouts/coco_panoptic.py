@@ -8,28 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imptool.data.coco import read_json
 from imptool.data.components import Instances, find_regions
-from imptool.data.images import read_colours
+from imptool.data.images import path_under, read_colours
 from imptool.data.label_set import ClassInfo
-from imptool.data.layouts.coco import (
-    annotation_files,
-    background_of,
-    image_rows,
-    is_id,
-    once,
-    photo_root,
-    read_classes,
-    read_lists,
-    same_classes,
-    without_photographs,
-)
-from imptool.data.layouts.pairs import Found, Item, Where, free_id, safe_path
+from imptool.data.layouts.coco import background_of, image_rows, is_id, names_by_id, read_classes, read_lists, same_classes
+from imptool.data.layouts.coco_files import annotation_files, photo_root, stem_under, with_photographs
+from imptool.data.layouts.names import match_names
+from imptool.data.layouts.pairs import Found, Item, Where, folder_of_split, free_id, label_maps, safe_path
 from imptool.files import InputError
 
 KEYS = frozenset({"photographs", "labels", "annotations"})
@@ -40,22 +31,23 @@ Row = dict[str, Any]
 def find_items(root: Path, where: Where) -> Found:
     """Every annotation of the JSON files; `images` and `categories` may be missing, as in converted Cityscapes."""
     classes: list[ClassInfo] = []
-    items: list[Item] = []
-    splits: dict[str, list[str]] = {}
-    stems: set[str] = set()
+    found: dict[str, tuple[Path, list[Item]]] = {}
     notes: list[str] = []
-    for split, path in annotation_files(root, where).items():
+    for split, path in annotation_files(root, where, "panoptic_").items():
         whole = read_json(path)
         sections = [name for name in ("images", "categories") if isinstance(whole, dict) and name in whole]
         document: dict[str, list[Any]] = {"images": [], "categories": []} | read_lists(path, ["annotations", *sections])
         given = document["categories"] or _categories_that_occur(document["annotations"])
         classes = same_classes(classes, read_classes(given, path), path)
-        found = _items_of(document, path, root, where, classes)
-        items += [once(item, stems) for item in found]
-        notes += _bare_images(document["images"], found, path)
-        splits[split] = [item.stem for item in found]
+        folder = _png_folder(path, root, folder_of_split(where.labels, split))
+        pngs = _find_pngs(document["annotations"], path, folder)
+        photos = photo_root(root, where, split, path, document["images"], besides=set(pngs.values()))
+        items = _items_of(document, path, photos, folder, pngs, classes)
+        found[split] = photos, items
+        notes += _bare_images(document["images"], items, path)
     void = free_id({info.id for info in classes})
-    return Found(without_photographs(items), classes, background_of(classes), splits, void=void, notes=tuple(notes))
+    items, splits = with_photographs(found)
+    return Found(items, classes, background_of(classes), splits, void=void, notes=tuple(notes))
 
 
 def _bare_images(rows: Sequence[Any], found: Sequence[Item], path: Path) -> list[str]:
@@ -72,22 +64,33 @@ def _categories_that_occur(annotations: Sequence[Any]) -> list[Row]:
     return [{"id": number, "name": f"class {number}"} for number in sorted(ids)]
 
 
-def _items_of(document: dict[str, list[Any]], path: Path, root: Path, where: Where, classes: Sequence[ClassInfo]) -> list[Item]:
-    photos, folder = photo_root(root, where, document["images"]), _png_folder(path, root, where)
+def _items_of(
+    document: dict[str, list[Any]],
+    path: Path,
+    photos: Path,
+    folder: Path,
+    pngs: dict[Path, Path],
+    classes: Sequence[ClassInfo],
+) -> list[Item]:
     rows = list(image_rows(document["images"], path, photos))
     images = {image_id: (size, item) for image_id, size, item in rows if image_id is not None}
     void = free_id({info.id for info in classes})
+    listed, drawn = names_by_id(document["images"], "id"), names_by_id(document["annotations"], "image_id")
     items = [item for image_id, _, item in rows if image_id is None]  # bad rows, each with its problem
     for place, row in enumerate(document["annotations"]):
         name = f"{path}: annotations[{place}]"
+        image_id = row.get("image_id") if isinstance(row, dict) else None
         try:
-            label = safe_path(folder, row.get("file_name") if isinstance(row, dict) else None)
+            stated = safe_path(folder, row.get("file_name") if isinstance(row, dict) else None)
             segments = _check_segments(row, {info.id for info in classes})
+            for names in (listed.get(image_id, ()), drawn.get(image_id, ())) if is_id(image_id, highest=2**63) else ():
+                if len(names) > 1:
+                    files = " and ".join(sorted(names)[:2])
+                    raise ValueError(f"has the image_id {image_id}, which stands for {files}: neither is used")
         except ValueError as error:
             items.append(Item(f"annotations[{place}] of {path.name}", path, path, f"{name} {error}", problem_kind="annotation"))
             continue
-        stem = PurePosixPath(row["file_name"]).with_suffix("").as_posix()
-        image_id = row.get("image_id")
+        label, stem = pngs[stated], stem_under(folder, stated)
         unknown = None, Item(stem, photos / f"{stem}.jpg", label)
         size, item = images.get(image_id, unknown) if is_id(image_id, highest=2**63) else unknown
         problem = item.problem or ("" if label.is_file() else f"{name}: {label} does not exist")
@@ -105,11 +108,34 @@ def _items_of(document: dict[str, list[Any]], path: Path, root: Path, where: Whe
     return items
 
 
-def _png_folder(path: Path, root: Path, where: Where) -> Path:
+def _png_folder(path: Path, root: Path, named: str | None) -> Path:
     """The folder of the PNGs: as the description says, else that of the JSON's own name beside it, else the JSON's."""
-    if where.labels is not None:
-        return root / where.labels
+    if named is not None:
+        return root / named
     return path.with_suffix("") if path.with_suffix("").is_dir() else path.parent
+
+
+def _find_pngs(rows: Sequence[Any], path: Path, folder: Path) -> dict[Path, Path]:
+    """{PNG as the JSON states it: PNG on disk}, the same where there is none; InputError when none of them is there."""
+    pngs: dict[Path, Path] = {}
+    for row in rows:
+        try:
+            stated = safe_path(folder, row.get("file_name") if isinstance(row, dict) else None)
+        except ValueError:  # told when its row is read
+            continue
+        pngs[stated] = stated
+    missing = {path_under(folder, png): png for png in pngs if not png.is_file()}
+    if not missing:
+        return pngs
+    there = [png for png in (label_maps(folder).values() if folder.is_dir() else ()) if png not in pngs]
+    found = match_names(missing, [path_under(folder, png) for png in there]).found
+    if len(missing) == len(pngs) and not found:
+        instead = f"there is {there[0]}" if there else f"{folder} holds no PNG"
+        raise InputError(
+            f"none of the label PNGs that {path} lists was found: expected {next(iter(pngs))}, {instead}; "
+            "a dataset YAML names their folder (labels: folder)"
+        )
+    return pngs | {missing[name]: folder / place for name, place in found.items()}
 
 
 def _check_segments(row: Row, known: set[int]) -> dict[int, tuple[int, bool]]:

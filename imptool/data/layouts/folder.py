@@ -1,26 +1,44 @@
 """`folder`: `images/` or `photos/`, and `labels/` with PNGs of the same stems; subfolders are followed.
 
-Other folder names (`photographs`, `labels`), endings (`suffixes: [_img.jpg, _gt.png]`) and colours in place of ids (`colours`)
-are stated in a dataset YAML. Without photographs the label maps stand alone.
+Other folder names (`photographs`, `labels`; or one for each split), endings (`suffixes: [_img.jpg, _gt.png]`) and colours in
+place of ids (`colours`) are stated in a dataset YAML. Without photographs the label maps stand alone.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from imptool.data.layouts.pairs import Found, Where, label_maps, pair_by_stem, photo_folder, under
-from imptool.files import InputError
+from imptool.data.layouts.pairs import Found, Where, join_splits, label_maps, pair_by_stem, photo_folder, under
+from imptool.files import InputError, some
 
 KEYS = frozenset({"photographs", "labels", "suffixes", "colours"})
 
 
 def find_items(root: Path, where: Where) -> Found:
-    """Pair the photographs of a folder with its label PNGs."""
-    photos, labels = photo_folder(root, where), root / "labels"
-    if where.labels is not None:
-        labels = under(root, where.labels)
+    """Pair the photographs of a folder, or of a folder for each split, with its label PNGs."""
+    photographs, labels = where.photographs, where.labels
+    if not isinstance(photographs, dict) and not isinstance(labels, dict):
+        return _find(root, photographs, labels, where)
+    if not isinstance(photographs, dict) or not isinstance(labels, dict) or photographs.keys() != labels.keys():
+        raise InputError(
+            "photographs and labels: where each split has a folder of its own, name both for every split, such as "
+            "photographs: {train: train/images}, labels: {train: train/labels}"
+        )
+    found = {split: _find(root, photographs[split], labels[split], where) for split in photographs}
+    joined = join_splits({split: (root / photographs[split], part.items) for split, part in found.items()})
+    splits = {split: [item.stem for item in items] for split, items in joined.items()}
+    return Found([item for items in joined.values() for item in items], splits=splits)
+
+
+def _find(root: Path, photographs: str | None, labels_named: str | None, where: Where) -> Found:
+    photos = photo_folder(root, photographs)
+    labels = root / "labels" if labels_named is None else under(root, labels_named)
     if not labels.is_dir():
-        raise InputError(f"{root} has no folder labels/: expected PNGs with the stems of {photos.name}/ in it")
+        there = some(sorted(f"{path.name}/" for path in root.glob("[!.]*/")))
+        raise InputError(
+            f"{root} has no folder labels/: expected PNGs with the stems of {photos.name}/ in it; it holds "
+            f"{there or 'no folders'}: name the one of the label maps in a dataset YAML (layout: folder, labels: ...)"
+        )
     image_suffix, label_suffix = where.suffixes or (None, ".png")
     maps = label_maps(labels, label_suffix)
     expected = str(labels / "{stem}") + label_suffix

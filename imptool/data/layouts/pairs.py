@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from imptool.data.components import Instances
-from imptool.data.images import find_images, path_under, read_label_map
+from imptool.data.images import IMAGE_SUFFIXES, find_images, find_pictures, how_to_read, path_under, read_label_map
 from imptool.data.label_set import MAX_ID, ClassInfo
+from imptool.data.layouts.names import match_names
 from imptool.files import FileName, InputError, Strict
 
 BACKGROUND_NAMES = frozenset({"background", "null", "bg", "_background_", "__background__"})
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 Channel = Annotated[int, Field(ge=0, le=255)]
+Folders = Annotated[  # one, or {split: its own}
+    Annotated[str, Tag("folder")] | Annotated[dict[FileName, str], Field(min_length=1), Tag("splits")],
+    Discriminator(lambda value: "splits" if isinstance(value, dict) else "folder"),
+]
+
+_DRIVE = re.compile(r"[A-Za-z]:$")
+_LABEL_FOLDER = re.compile(
+    r"(annotations?|gt|gts|gtfine|gtcoarse|instances?|labels?|masks?|overlays?|panoptic|semantic|segmentation\w*)([-_. 0-9].*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,8 @@ class Item:
 
     `read_map(max_pixels)` gives the semantic map [H, W] in the source's ids. Of a source that tells instances of a class
     apart, `read_numbers(max_pixels)` gives the number [H, W] of each pixel's instance, 0 for none; or, where instances may
-    cover each other, `read_instances(max_pixels)` gives them outright.
+    cover each other, `read_instances(max_pixels)` gives them outright. Where it has instances without a mask,
+    `read_unknown(max_pixels)` gives their regions, as crowds.
     """
 
     stem: str  # the path under the folder of photographs, without suffix, with "/"
@@ -38,6 +51,7 @@ class Item:
     read_map: Callable[[int], np.ndarray] | None = None  # None: `label` is a label map
     read_numbers: Callable[[int], np.ndarray] | None = None
     read_instances: Callable[[int], Instances] | None = None
+    read_unknown: Callable[[int], Instances] | None = None
     more_labels: tuple[Path, ...] = ()  # files that the labels are read from, beside `label`
     left_out: tuple[str, ...] = ()  # what is wrong with single annotations, which are left out
     image_id: int | None = None  # the source's own
@@ -63,6 +77,8 @@ class Found:
         nothing: the source id of pixels in no instance; it becomes the background, or ignored where there is none.
         void: the source id of pixels without label; it becomes the ignore id.
         notes: what a person should look at, though it costs no photograph.
+        lost: why nothing is left of the labels of a split, in a line; "" where something is.
+        remarks: what a person should know, though nothing is wrong.
     """
 
     items: list[Item]
@@ -72,13 +88,15 @@ class Found:
     nothing: int | None = None
     void: int | None = None
     notes: tuple[str, ...] = ()
+    lost: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 class Where(Strict):
     """The part of a dataset YAML that says where things lie under the root; each layout knows some of the keys."""
 
-    photographs: str | None = None  # folder
-    labels: str | None = None  # folder
+    photographs: Folders | None = None
+    labels: Folders | None = None
     suffixes: list[Annotated[str, Field(min_length=1)]] | None = Field(
         default=None, min_length=2, max_length=2
     )  # of photograph and label map
@@ -96,10 +114,15 @@ class Where(Strict):
         return colours
 
 
-def photo_folder(root: Path, where: Where, names: tuple[str, ...] = ("images", "photos")) -> Path:
+def folder_of_split(folders: Folders | None, split: str) -> str | None:
+    """The folder that a description names for a split, None when it names none."""
+    return folders.get(split) if isinstance(folders, dict) else folders
+
+
+def photo_folder(root: Path, folder: str | None, names: tuple[str, ...] = ("images", "photos")) -> Path:
     """The folder of photographs that the description names, else the first of `names` that exists, else the first."""
-    if where.photographs is not None:
-        return under(root, where.photographs)
+    if folder is not None:
+        return under(root, folder)
     return next((root / name for name in names if (root / name).is_dir()), root / names[0])
 
 
@@ -108,6 +131,24 @@ def under(root: Path, folder: str) -> Path:
     if not (root / folder).is_dir():
         raise InputError(f"{root} has no folder {folder}")
     return root / folder
+
+
+def is_there(path: Path) -> bool:
+    """Whether a photograph is there, be it readable or not: a link to nothing is told when it is read."""
+    return os.path.lexists(path) and not path.is_dir()
+
+
+def pictures_in(folder: Path, *, besides: Collection[Path] = ()) -> list[str]:
+    """The pictures under a folder that may be photographs, as paths under it: none of `besides`, none in folders of labels."""
+    if not folder.is_dir():
+        return []
+    names = [path_under(folder, path) for path in find_images(folder) if path not in besides]
+    return [name for name in names if not any(is_label_folder(part) for part in name.split("/")[:-1])]
+
+
+def is_label_folder(name: str) -> bool:
+    """Whether a folder is called as those of label maps, and of pictures of them, are."""
+    return _LABEL_FOLDER.fullmatch(name.lower()) is not None
 
 
 def label_maps(folder: Path, suffix: str = ".png") -> dict[str, Path]:
@@ -126,7 +167,8 @@ def pair_by_stem(
 ) -> list[Item]:
     """Pair every photograph with the label map of its stem, sorted by stem; a part without the other is a problem.
 
-    Where there is no photograph at all the label maps stand alone.
+    Stems are those of the photographs; `match_names` says what may differ. Where there is no photograph at all the label maps
+    stand alone.
 
     Args:
         photos: the folder of photographs.
@@ -134,47 +176,112 @@ def pair_by_stem(
         expected: where a label map is looked for, with "{stem}" in it; for the message about a missing one.
         suffix: what the names of photographs end in; None: any of the known ones.
         colours: {id: (R, G, B)} of label maps that are colour pictures.
+    Raises:
+        InputError: there are photographs, and no label map fits any of them.
     """
     reader = (lambda path: partial(read_coloured, path, colours)) if colours else (lambda path: None)
     images: dict[str, Path] = {}
     items: list[Item] = []
-    for path in find_images(photos) if photos.is_dir() else ():
+    found, unread = find_pictures(photos) if photos.is_dir() else ([], [])
+    unreadable = {path_under(photos, path)[: -len(path.suffix)]: path for path in unread}
+    for path in found:
         name = path_under(photos, path)
         if suffix is not None and not name.lower().endswith(suffix.lower()):
             continue
         stem = name[: -len(suffix if suffix is not None else path.suffix)]
-        label = labels.get(stem)
         if stem in images:
-            other = images[stem].name
-            items.append(Item(stem, path, label or path, f"{path} has the same stem as {other}: rename one of them"))
-        elif label is None:
-            wanted = expected.replace("{stem}", stem)
-            items.append(Item(stem, path, path, f"{path} has no label map: expected {wanted}"))
-        else:
-            items.append(Item(stem, path, label, read_map=reader(label)))
+            problem = f"{path} has the same stem as {images[stem].name}: rename one of them"
+            items.append(Item(stem, path, labels.get(stem, path), problem))
         images.setdefault(stem, path)
-    for stem in labels.keys() - images.keys():
+    matches = match_names(labels, images, suffixes=False)
+    if images and not matches.found:
+        raise InputError(_nothing_fits(photos, images, labels, expected))
+    label_of = {stem: labels[name] for name, stem in matches.found.items()}
+    for stem, path in images.items():
+        if stem in label_of:
+            items.append(Item(stem, path, label_of[stem], read_map=reader(label_of[stem])))
+        else:
+            items.append(Item(stem, path, path, f"{path} has no label map: expected {expected.replace('{stem}', stem)}"))
+    for stem in labels.keys() - matches.found.keys():
         label, image = labels[stem], photos / f"{stem}{suffix or '.jpg'}"
-        hint = image if suffix else f"{image} or .png"
-        problem = f"{label} has no photograph: expected {hint}" if images else ""
+        hint = matches.unclear.get(stem) or f"expected {image if suffix else f'{image} or .png'}"
+        problem = f"{label} has no photograph: {hint}" if images else ""
+        if stem in unreadable:
+            image = unreadable[stem]
+            problem = f"{image}: its format is not read here; {how_to_read([image])}"
         items.append(Item(stem, image, label, problem, read_map=reader(label)))
     return sorted(items, key=lambda item: (item.stem, item.image.name))
 
 
-def read_coloured(path: Path, colours: Mapping[int, Sequence[int]], max_pixels: int) -> np.ndarray:
+def _nothing_fits(photos: Path, images: Mapping[str, Path], labels: Mapping[str, Path], expected: str) -> str:
+    """What was looked for, what is there in its place, and how that would be read."""
+    stem, image = next(iter(images.items()))
+    wanted = expected.replace("{stem}", stem)
+    if labels:
+        nearest_stem = max(labels, key=partial(_shared_length, stem))
+        folder = labels[nearest_stem].parents[nearest_stem.count("/")]
+        line = f"none of the {len(labels)} label maps in {folder} fits a photograph: expected {wanted} for {image}"
+        suffixes = _fitting_suffixes(images, labels, stem, nearest_stem)
+        hint = _as_folder(photos, folder, f", suffixes: [{', '.join(suffixes)}]") if suffixes else ""
+        return f"{line}, there is {labels[nearest_stem]}{hint}"
+    folder = Path(expected).parent
+    files = sorted(path for path in folder.rglob("[!.]*") if path.is_file())
+    line = f"{folder} holds no label map: expected {wanted} for {image}, " + (
+        f"there is {files[0]}" if files else "it is empty"
+    )
+    if files and files[0].suffix.lower() in IMAGE_SUFFIXES:
+        line += "; JPEG and its like change ids: save label maps as PNG"
+    others = sorted(folder.parent.glob(f"*/{glob.escape(stem)}.png"))
+    other = next((folder.parent / path.relative_to(folder.parent).parts[0] for path in others if path != image), None)
+    return line + (_as_folder(photos, other) if other else "")
+
+
+def _as_folder(photos: Path, labels: Path, more: str = "") -> str:
+    """The advice to describe photographs and label maps in the layout `folder`."""
+    root = os.path.commonpath([os.path.abspath(photos), os.path.abspath(labels)])
+    names = [Path(os.path.relpath(folder, root)).as_posix() for folder in (photos, labels)]
+    return f"; a dataset YAML reads them (layout: folder, photographs: {names[0]}, labels: {names[1]}{more})"
+
+
+def _fitting_suffixes(images: Mapping[str, Path], labels: Mapping[str, Path], image_stem: str, label_stem: str) -> list[str]:
+    """The `suffixes` that would pair photographs and label maps as these two, if they would pair half of them."""
+    shared = _shared_length(image_stem, label_stem)
+    ends = image_stem[shared:], label_stem[shared:]
+    paired = sum(stem.endswith(ends[0]) and stem.removesuffix(ends[0]) + ends[1] in labels for stem in images)
+    if not shared or 2 * paired < len(images) or labels[label_stem].suffix.lower() != ".png":
+        return []
+    return [
+        end + path.name.removeprefix(stem.rpartition("/")[2])
+        for end, stem, path in zip(ends, (image_stem, label_stem), (images[image_stem], labels[label_stem]), strict=True)
+    ]
+
+
+def _shared_length(one: str, other: str) -> int:
+    """How many characters two names begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def join_splits(found: Mapping[str, tuple[Path, Sequence[Item]]]) -> dict[str, list[Item]]:
+    """The items of splits, with stems under the folder that holds all photographs, since names may stand in several splits.
+
+    Args:
+        found: {split: the folder of its photographs, its items with stems under that}.
+    """
+    folders = {split: os.path.abspath(folder) for split, (folder, _) in found.items()}
+    common = os.path.commonpath(folders.values())
+    joined = {}
+    for split, (_, items) in found.items():
+        before = Path(os.path.relpath(folders[split], common)).as_posix()
+        joined[split] = [item if before == "." else replace(item, stem=f"{before}/{item.stem}") for item in items]
+    return joined
+
+
+def read_coloured(
+    path: Path, colours: Mapping[int, Sequence[int]], max_pixels: int, *, stated_in: str = "'colours'"
+) -> np.ndarray:
     """Read a label map whose pixels are colours."""
-    return read_label_map(path, max_pixels=max_pixels, colours=colours)
-
-
-def read_list(path: Path) -> list[str]:
-    """The lines of a list of stems, without empty ones; InputError when it cannot be read."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} cannot be read as a list of stems: it is not UTF-8 text") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path} cannot be read as a list of stems: {reason}") from error
+    return read_label_map(path, max_pixels=max_pixels, colours=colours, stated_in=stated_in)
 
 
 def free_id(used: Collection[int]) -> int:
@@ -183,20 +290,24 @@ def free_id(used: Collection[int]) -> int:
 
 
 def safe_path(folder: Path, name: object) -> Path:
-    """A file in a folder by its name from a JSON; ValueError when it is none, or would lead out of the folder."""
-    path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
-    if not path.parts or not _is_file_name(str(name)):
+    """A file in a folder by its name from a JSON, in which "\\" parts folders as "/" does.
+
+    Raises:
+        ValueError: it is none, or would lead out of the folder.
+    """
+    path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath()
+    if not path.parts or not _is_file_name(path.as_posix()):
         raise ValueError(f"the file name {name!r} is none: write a path under {folder.name}/")
-    drive = os.name == "nt" and ":" in path.parts[0]
+    drive = ":" in path.parts[0] if os.name == "nt" else _DRIVE.match(path.parts[0])
     if path.is_absolute() or ".." in path.parts or drive:
         raise ValueError(f"the file name {name!r} leads out of the dataset: write a path under {folder.name}/")
     return folder / path
 
 
 def _is_file_name(name: str) -> bool:
-    """Whether file systems take the name: without NUL, backslash and lone surrogates, no part longer than 255 bytes."""
+    """Whether file systems take the name: without NUL and lone surrogates, no part longer than 255 bytes."""
     try:
         parts = name.encode().split(b"/")
     except UnicodeEncodeError:
         return False
-    return "\0" not in name and "\\" not in name and max(map(len, parts)) <= 255 and len(name) < 2048
+    return "\0" not in name and max(map(len, parts)) <= 255 and len(name) < 2048

@@ -5,18 +5,20 @@ Everingham et al.: The Pascal Visual Object Classes Challenge (IJCV 2010).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from imptool.data.images import read_label_map
-from imptool.data.layouts.pairs import Found, Item, Where, label_maps, pair_by_stem, read_list
-from imptool.files import InputError
+from imptool.data.images import read_instance_numbers
+from imptool.data.layouts.lists import match_lines, read_list
+from imptool.data.layouts.names import match_names
+from imptool.data.layouts.pairs import Found, Item, Where, label_maps, pair_by_stem
+from imptool.files import InputError, some
 
-KEYS: frozenset[str] = frozenset()
-BORDER = 255  # around each object; also for pixels that are difficult
+KEYS = frozenset({"colours"})
 
 
 def find_items(root: Path, where: Where) -> Found:
@@ -29,10 +31,13 @@ def find_items(root: Path, where: Where) -> Found:
         raise InputError(f"{root} has no folder {folder.name}/: expected Pascal VOC as published")
     maps = label_maps(folder)
     objects = label_maps(root / "SegmentationObject") if (root / "SegmentationObject").is_dir() else {}
-    pairs = pair_by_stem(photos, maps, expected=str(folder / "{stem}.png"))
+    pairs = pair_by_stem(photos, maps, expected=str(folder / "{stem}.png"), colours=where.colours)
     # Most of VOC's photographs have boxes only, and are no part of this dataset.
-    items = [_with_objects(item, objects.get(item.stem)) for item in pairs if item.stem in maps]
-    return Found(items, splits=_splits(root, {item.stem for item in items}))
+    items = [item for item in pairs if item.label != item.image]
+    stems = [item.stem for item in items]
+    numbers = {stem: objects[name] for name, stem in match_names(objects, stems, suffixes=False).found.items()}
+    splits, remarks = _splits(root, items)
+    return Found([_with_objects(item, numbers.get(item.stem)) for item in items], splits=splits, remarks=tuple(remarks))
 
 
 def _with_objects(item: Item, numbers: Path | None) -> Item:
@@ -40,15 +45,26 @@ def _with_objects(item: Item, numbers: Path | None) -> Item:
 
 
 def _read_numbers(path: Path, max_pixels: int) -> np.ndarray:
-    numbers = read_label_map(path, max_pixels=max_pixels)
-    return np.where(numbers == BORDER, 0, numbers)
+    return read_instance_numbers(path, max_pixels=max_pixels)
 
 
-def _splits(root: Path, stems: set[str]) -> dict[str, list[str]] | None:
-    """VOC lists stems that have no map in some releases; they are no part of the split."""
-    parts = {}
+def _splits(root: Path, items: Sequence[Item]) -> tuple[dict[str, list[str]] | None, list[str]]:
+    """VOC lists stems that have no map in some releases; they are no part of the split, which a remark says."""
+    parts: dict[str, list[str]] = {}
+    remarks = []
+    lost = ""
     for path in sorted((root / "ImageSets" / "Segmentation").glob("[!.]*.txt")):
-        members = [stem for stem in read_list(path) if stem in stems]
+        lines = read_list(path)
+        found = match_lines(lines, items, root).found
+        missing = [line for line in lines if line not in found]
+        if missing:
+            remarks.append(f"{path}: {len(missing):,} of its {len(lines):,} lines name no label map: {some(missing, 1)}")
+        members = [found[line].stem for line in lines if line in found]
         if members and path.stem != "trainval":
             parts[path.stem] = members
-    return parts or None
+        elif lines and not members:
+            expected = f"expected names such as {items[0].stem}, there is {lines[0]}"
+            lost = lost or f"{path} names no photograph with a label map: {expected}"
+    if lost and not parts:
+        raise InputError(lost)
+    return parts or None, remarks
