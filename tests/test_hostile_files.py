@@ -314,6 +314,7 @@ def checkpoint_of(run: Path) -> Path:
         unreadable={},
         best={},
         log={},
+        log_checksum="",
     )
 
 
