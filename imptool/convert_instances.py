@@ -87,9 +87,11 @@ def convert_instances(
         say(console, f"{target.folder}: complete already, there is nothing to go on with; --force makes it anew")
         return {}
     _check_source(dataset, target)
-    parts = [journals.name, *{path.name for path in target.pictures.values()}]
+    parts = [journals.name, f"{journals.name}/*", *{path.name for path in target.pictures.values()}]
     check = partial(_check_room, target, journals, force=force, resume=resume)
     with results_folder(target.folder, lambda _: check(), parts=parts):
+        if journals.is_dir() and not resume:
+            shutil.rmtree(journals)
         gc.freeze()  # the list of photographs: collecting would go through all of it again and again, for 3 to 7 % of the time
         try:
             tallies = _convert_splits(dataset, export, target, journals, workers=workers, resume=resume, console=console)

@@ -281,15 +281,20 @@ def dump_yaml(value: Any) -> str:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; InputError otherwise."""
+    value = read_any_yaml(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold 'key: value' lines, found {type(value).__name__}")
+    return value
+
+
+def read_any_yaml(path: Path) -> Any:
+    """What a YAML file holds; InputError where it is none, or cannot be read."""
     try:
-        value = parse_yaml(read_text(path, YAML_FILE))
+        return parse_yaml(read_text(path, YAML_FILE))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} must hold 'key: value' lines, found {type(value).__name__}")
-    return value
 
 
 def parse_strict(model: type[StrictModel], value: Any, *, source: str) -> StrictModel:

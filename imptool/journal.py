@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from imptool.files import JOURNAL_FILE, InputError, open_regular
+from imptool.files import JOURNAL_FILE, PICTURE_FILE, InputError, open_regular
 
 FORMAT = 2  # of journals; the first had no seals
 _SYNC_EVERY = 5.0  # seconds of work that a power cut may cost; waiting for the disk each time would take longer than the work
 _SEAL = b'"crc32:'
+_LONGEST = 2**28  # bytes of a line, above that of any photograph: a file without line ends is not read into memory
 
 
 class EntryFile:
@@ -47,7 +48,9 @@ class EntryFile:
         lines: list[bytes] = []
         crc = 0
         with open_regular(self.path, JOURNAL_FILE) as file:
-            for line in file:
+            while line := file.readline(_LONGEST):
+                if len(line) == _LONGEST:
+                    return
                 if not line.startswith(_SEAL):
                     lines.append(line)
                     crc = zlib.crc32(line, crc)
@@ -117,14 +120,14 @@ def _seal(crc: int) -> bytes:
 
 
 def checksum(path: Path) -> str:
-    """The CRC-32 of a file; "" where it cannot be read, is empty or a link: no result of ours is."""
+    """The CRC-32 of a file; "" where it cannot be read, is empty, a link or no regular file: no result of ours is."""
     crc = 0
     try:
         if path.is_symlink():
             return ""
-        with path.open("rb") as file:
+        with open_regular(path, PICTURE_FILE) as file:
             while part := file.read(1 << 20):
                 crc = zlib.crc32(part, crc)
-    except OSError:
+    except (InputError, OSError):
         return ""
     return f"{crc:08x}" if crc else ""

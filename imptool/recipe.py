@@ -208,7 +208,7 @@ class Recipe(Strict):
     compute: Compute = Compute()
     losses: Losses = Losses()
     solver: Solver = Solver()
-    stages: dict[FileName, Stage] = Field(min_length=1)
+    stages: dict[FileName, Stage] = Field(min_length=1, max_length=100)
     checkpoint_every: int = Field(default=1000, ge=1)  # iterations
     keep_checkpoints: int = Field(default=1, ge=1)  # of the newest
     evaluate_every: int | None = Field(default=None, ge=1)  # iterations; mIOU on the val split, the best weights are kept

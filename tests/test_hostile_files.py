@@ -23,7 +23,7 @@ import scipy.io
 import torch
 import torchvision
 from click.testing import Result
-from conftest import LABELS, run_imptool
+from conftest import LABELS, run_imptool, write_folder
 from safetensors.torch import save_file
 
 from imptool.checkpoint import load_checkpoint, load_run, load_weights, save_checkpoint, save_weights
@@ -142,6 +142,36 @@ def test_a_fault_of_a_value_names_its_line(here: Path) -> None:
     Path("x.yaml").write_text("layout: folder\nroot: .\nignore: !!bool maybe\n")
     with pytest.raises(InputError, match="line 3: 'maybe' is not of the type bool"):
         read_yaml(Path("x.yaml"))
+
+
+@pytest.mark.parametrize("damage", [b"layout: [", b"layout: \xff", b"a: !!int ''"])
+def test_a_description_in_a_folder_that_cannot_be_read_is_told(here: Path, damage: bytes) -> None:
+    write_folder(here / "set")
+    (here / "set/classes.txt").unlink()
+    (here / "set/set.yaml").write_bytes(damage)
+    result = run_imptool("convert-instances", "set", "--workers", "0")
+    assert result.exit_code == 2
+    assert "set/set.yaml is not valid YAML" in result.stderr
+    assert "may describe the dataset: mend or remove it" in result.stderr
+
+
+@pytest.mark.parametrize("side", [10**6, 10**400])
+def test_an_image_that_is_stated_larger_than_any_is_refused_at_once(here: Path, side: int) -> None:
+    triangle = [[0, 0, 10**6, 0, 10**6, 10**6]]
+    image = {"id": 1, "file_name": "a.jpg", "height": side, "width": side}
+    truth = {"image_id": 1, "category_id": 1, "segmentation": triangle}
+    document = {"images": [image], "categories": [{"id": 1, "name": "coat"}], "annotations": [truth]}
+    (here / "truth.json").write_text(json.dumps(document))
+    (here / "found.json").write_text(json.dumps([{**truth, "score": 1.0}]))
+    result = run_imptool("eval", "--predictions", "found.json", "--dataset", "truth.json")
+    assert result.exit_code == 2
+    assert "truth.json: image 1 is larger than 4,294,967,295 pixels" in result.stderr
+
+
+def test_a_recipe_of_many_stages_is_refused_at_once(here: Path) -> None:
+    (here / "many.yaml").write_text(json.dumps({"stages": {f"s{number}": {"iterations": 1} for number in range(101)}}))
+    with pytest.raises(InputError, match="stages"):
+        load_recipe("many.yaml")
 
 
 @pytest.mark.parametrize("doubled", ["[*{0}, *{0}]", "{{<<: [*{0}, *{0}]}}", "{{a: *{0}, b: *{0}}}"])

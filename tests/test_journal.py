@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
 import zlib
 from collections.abc import Callable
@@ -70,6 +71,13 @@ def test_what_is_cut_doubled_moved_or_zeroed_ends_what_is_read(tmp_path: Path) -
                 read = read_entries(path)
                 assert is_start(read)
                 assert len(read) < len(ENTRIES) or changed[: len(lines)] == lines
+
+
+def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(write_entries(path) + bytes(5000))
+    monkeypatch.setattr("imptool.journal._LONGEST", 1000)
+    assert read_entries(path) == ENTRIES
 
 
 def test_entries_of_another_file_are_not_taken(tmp_path: Path) -> None:
@@ -210,6 +218,33 @@ def test_a_png_that_a_conversions_journal_tells_of_is_made_again_where_it_is_dam
     assert files_in(Path("made")) == whole
 
 
+def sealed_anew(data: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """A journal whose lines a hand has changed, with seals that fit."""
+    made, crc = b"", 0
+    for line in data.splitlines(keepends=True):
+        own = b'"crc32:%08x"\n' % crc if line.startswith(b'"crc32:') else change(line)
+        made, crc = made + own, zlib.crc32(own, crc)
+    return made
+
+
+@pytest.mark.parametrize("tally", [b"t[]", b"t{}", b't{"photographs":"2"}', b"tnull", b"t", b"\xff", b"t" + b"[" * 9])
+def test_a_tally_that_is_sealed_and_none_is_made_again(stopped: Callable[[str], dict[str, bytes]], tally: bytes) -> None:
+    kept, whole = stopped("coco"), whole_conversion("coco")
+    (journal,) = kept
+    changed = sealed_anew(kept[journal], lambda line: tally + b"\n" if line.startswith(b"t") else line)
+    put({journal: changed}, Path("made"))
+    result = resume_conversion("coco")
+    assert result.exit_code == 0, result.output
+    assert files_in(Path("made")) == whole
+
+
+def test_force_begins_anew_whatever_stands_for_a_journal(stopped: Callable[[str], dict[str, bytes]]) -> None:
+    (journal,) = stopped("coco")
+    Path("made", journal).unlink()
+    os.mkfifo(Path("made", journal))
+    assert not whole_conversion("coco").keys() & {journal}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format_", ["coco", "semantic"])
 def test_no_damage_to_a_conversions_journal_changes_its_result(
@@ -248,6 +283,26 @@ def test_a_result_file_that_is_damaged_is_parsed_again(predicted: dict[str, byte
         result = resume_prediction()
         assert "photos: 2 photographs, 1 of them done already" in result.stdout
         assert files_in(Path("out")) == predicted
+
+
+def test_a_pipe_in_place_of_a_result_is_replaced(predicted: dict[str, bytes]) -> None:
+    Path("out/labels/0.png").unlink()
+    os.mkfifo("out/labels/0.png")
+    result = resume_prediction()
+    assert "photos: 2 photographs, 1 of them done already" in result.stdout
+    assert files_in(Path("out")) == predicted
+
+
+@pytest.mark.parametrize(
+    "change", [(b'"files":', b'"flies":'), (b'"saved":[', b'"saved":1,"x":['), (b'{"classes', b'[{"classes')]
+)
+def test_a_record_that_is_sealed_and_none_is_parsed_again(predicted: dict[str, bytes], change: tuple[bytes, bytes]) -> None:
+    changed = sealed_anew(predicted[".parsed.jsonl"], lambda line: line.replace(*change))
+    assert changed != predicted[".parsed.jsonl"]
+    put({**predicted, ".parsed.jsonl": changed}, Path("out"))
+    result = resume_prediction()
+    assert result.exit_code == 0, result.output
+    assert files_in(Path("out")) == predicted
 
 
 @pytest.mark.parametrize(

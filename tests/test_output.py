@@ -90,6 +90,8 @@ def test_results_around_the_dataset_are_refused(workplace: Path, imptool: Imptoo
         ("convert to panoptic", "all", "--force"),
         ("convert to semantic", "labels", "--force"),
         ("convert to coco", ".converting-drawn-coco", "--resume"),
+        ("convert to coco", ".converting-drawn-coco/train.lines", "--resume"),
+        ("convert to coco", ".converting-drawn-coco/train.lines", "--force"),
         ("inspect", "pictures", "--force"),
         ("train", "tensorboard", "--resume"),
         ("train", "log.jsonl", "--resume"),
@@ -105,7 +107,7 @@ def test_nothing_is_written_through_a_link_among_results(
     Path("precious").mkdir()
     Path("precious/000.png").write_text("precious")
     Path("out", name).parent.mkdir(parents=True)
-    Path("out", name).symlink_to(Path("precious/000.png" if name.endswith("jsonl") else "precious").absolute())
+    Path("out", name).symlink_to(Path("precious/000.png" if name.endswith(("jsonl", "lines")) else "precious").absolute())
     Path("out/.parsed.jsonl").touch()
     before = files_in("precious")
     result = imptool(*(word.format(out="out") for word in COMMANDS[command]), option)

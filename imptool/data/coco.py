@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,8 @@ from imptool.data.coco_forms import Row, is_box, is_count, is_finite, number, nu
 from imptool.data.components import Instances, find_components, join
 from imptool.data.segmentation import compressed_rle, covers_nothing, is_thin, parse_segmentation, rings_of
 from imptool.files import JSON_FILE, InputError, read_bytes, write_json
+
+MOST_PIXELS = 2**32 - 1  # of an image, as an RLE counts them
 
 # What this program reads of each list; `bbox`, `area`, `iscrowd`, `info` and `licenses` are often left out by others.
 _NEEDED_KEYS = {
@@ -299,7 +302,11 @@ def _check_document(document: Any, *, boxes_alone: bool) -> None:
     sizes = {image["id"]: (image["height"], image["width"]) for image in document["images"]}
     for image_id, size in sizes.items():
         if not all(is_count(side) and side > 0 for side in size):
-            raise ValueError(f"image {image_id} is {size[0]} x {size[1]}; height and width must be whole numbers above 0")
+            raise ValueError(
+                f"image {image_id} is {size[0]!r:.20} x {size[1]!r:.20}; height and width must be whole numbers above 0"
+            )
+        if max(size) > MOST_PIXELS or math.prod(size) > MOST_PIXELS:
+            raise ValueError(f"image {image_id} is larger than {MOST_PIXELS:,} pixels; correct its height and width")
     category_ids = {category["id"] for category in document["categories"]}
     for place, annotation in enumerate(document["annotations"]):
         if not is_count(annotation.get("id")):

@@ -30,6 +30,7 @@ from imptool.files import (
     find_yaml,
     nearest,
     parse_strict,
+    read_any_yaml,
     read_yaml,
     some,
 )
@@ -317,19 +318,27 @@ def label_files(folder: Path) -> set[Path]:
 
 
 def _described_here(folder: Path) -> Path | None:
-    """The one dataset YAML in a folder, None when there is none; InputError when there are several."""
-    found = [path for path in sorted(folder.glob("*.y*ml")) if _looks_like_dataset(path)]
+    """The one dataset YAML in a folder, None when there is none.
+
+    Raises:
+        InputError: there are several; or none, and one cannot be read, which may be the description.
+    """
+    found: list[Path] = []
+    unreadable: list[InputError] = []
+    for path in sorted(folder.glob("*.y*ml")):
+        try:
+            value = read_any_yaml(path)
+        except InputError as error:
+            unreadable.append(error)
+        else:
+            if isinstance(value, dict) and {"layout", "root"} <= value.keys():
+                found.append(path)
     if len(found) > 1:
         names = some(path.name for path in found)
         raise InputError(f"several dataset YAMLs in {folder.resolve()} ({names}): name one, such as {found[0]}")
+    if unreadable and not found:
+        raise InputError(f"{unreadable[0]}; it may describe the dataset: mend or remove it")
     return found[0] if found else None
-
-
-def _looks_like_dataset(path: Path) -> bool:
-    try:
-        return {"layout", "root"} <= read_yaml(path).keys()
-    except InputError:
-        return False
 
 
 def _guess_layout(folder: Path) -> str:

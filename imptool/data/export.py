@@ -76,9 +76,15 @@ class Tally:
 
     @staticmethod
     def from_json(text: str) -> Tally:
-        tally = Tally()
-        for name, value in json.loads(text).items():
-            setattr(tally, name, Counter(value) if isinstance(value, dict) else value)
+        """Raises ValueError when the text is not what `to_json` gave."""
+        tally, plain = Tally(), json.loads(text)
+        if not isinstance(plain, dict) or plain.keys() != vars(tally).keys():
+            raise ValueError("it is no tally")
+        for name, value in plain.items():
+            value = Counter(value) if isinstance(value, dict) else value
+            if type(value) is not type(getattr(tally, name)):
+                raise ValueError(f"its {name} is of the type {type(value).__name__}")
+            setattr(tally, name, value)
         return tally
 
 

@@ -77,10 +77,14 @@ class Journal:
             "add --force to begin anew"
         )
         for _, lines in self.file.read(other=other):
-            *_, files, tally = (line[1:].decode("ascii") for line in lines)
-            if any(checksum(pictures / name) != written for name, written in json.loads(files).items()):
+            try:
+                *_, files, tally = (line[1:].decode("ascii") for line in lines)
+                written, counted = json.loads(files), Tally.from_json(tally)
+                if any(checksum(pictures / name) != sealed for name, sealed in written.items()):
+                    return
+            except (AttributeError, LookupError, TypeError, ValueError):  # sealed anew, by a hand
                 return
-            self._count(Tally.from_json(tally))
+            self._count(counted)
 
 
 def _line(kind: bytes, text: str) -> bytes:

@@ -116,10 +116,34 @@ class Journal:
             "add --force to replace them, or choose another --out"
         )
         for start, lines in EntryFile(path, self.header).read(other=other):
-            record = json.loads(lines[0])
-            if any(Path(name).is_absolute() or ".." in Path(name).parts for name in record["files"]):
-                return  # resuming removes files: none beyond the output folder
+            try:
+                record = json.loads(lines[0])
+            except ValueError:
+                return
+            if not _is_record(record):
+                return
             self._places[record["file_name"]] = _Place(path, start, len(lines[0]), sum(map(len, lines[1:])))
+
+
+_KINDS = {
+    "file_name": str,
+    "name": str,
+    "source": list,
+    "saved": list,
+    "height": int,
+    "width": int,
+    "classes": dict,
+    "instances": dict,
+    "files": dict,
+    "has_results": bool,
+}
+
+
+def _is_record(record: Any) -> bool:
+    """Whether an entry is one of ours. Resuming removes files: none beyond the output folder."""
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in _KINDS.items()):
+        return False
+    return not any(Path(name).is_absolute() or ".." in Path(name).parts for name in (record["name"], *record["files"]))
 
 
 def _read(path: Path, start: int, length: int) -> bytes:
