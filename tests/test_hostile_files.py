@@ -169,7 +169,8 @@ def test_an_image_that_is_stated_larger_than_any_is_refused_at_once(here: Path, 
 
 
 def test_a_recipe_of_many_stages_is_refused_at_once(here: Path) -> None:
-    (here / "many.yaml").write_text(json.dumps({"stages": {f"s{number}": {"iterations": 1} for number in range(101)}}))
+    stages = {f"s{number}": {"iterations": 1} for number in range(101)}
+    (here / "many.yaml").write_text(json.dumps({"dataset": "ccp", "model": {"name": "panoptic-fpn"}, "stages": stages}))
     with pytest.raises(InputError, match="stages"):
         load_recipe("many.yaml")
 
