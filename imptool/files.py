@@ -294,7 +294,7 @@ def read_any_yaml(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not valid YAML: {one_line(error)}") from error
 
 
 def parse_strict(model: type[StrictModel], value: Any, *, source: str) -> StrictModel:

@@ -198,16 +198,21 @@ def test_an_evaluation_is_not_written_over(measured: Path, imptool: Imptool) -> 
     assert "holds an evaluation" in imptool("compare", better, worse, "--out", better, "--force").stderr
 
 
-def test_a_difference_that_rests_on_few_photographs_has_no_star(measured: Path, imptool: Imptool) -> None:
-    """Hats remain in nine of 20 photographs: `mixed`, for which no hat is ever found, is worse by all of them."""
+def keep_hats(count: int, imptool: Imptool) -> None:
+    """Of 20 photographs so many keep their hats; `better` finds all of them, `mixed` none."""
     for number in range(20):
         path = Path("target/labels", f"{number:02}.png")
         target = np.array(Image.open(path))
-        save(path, np.where(target == 2, 2 if number < 9 else 0, target))
+        save(path, np.where(target == 2, 2 if number < count else 0, target))
         save(Path("better", path.name), np.array(Image.open(path)))
         save(Path("mixed", path.name), np.where(target == 2, 0, target))
     for name in ("better", "mixed"):
         assert imptool("eval", "--predictions", name, "--dataset", "target").exit_code == 0
+
+
+def test_a_difference_that_rests_on_few_photographs_has_no_star(measured: Path, imptool: Imptool) -> None:
+    """Hats are in nine of 20 photographs: `mixed`, which finds none, is worse by all of them."""
+    keep_hats(9, imptool)
     result = imptool("compare", *evaluations("better", "mixed"), "--format", "csv")
     hat = row(rows(result.stdout), "mixed", "iou", "hat")
     assert (hat["difference"], hat["difference_low"], hat["significant"]) == ("-1.000000", "", "")
@@ -221,14 +226,7 @@ def test_a_difference_that_rests_on_few_photographs_has_no_star(measured: Path, 
 
 def test_a_mean_over_classes_that_rests_on_few_photographs_has_no_star(measured: Path, imptool: Imptool) -> None:
     """Coats are in all of 20 photographs, hats in ten: half of the mean rests on these."""
-    for number in range(20):
-        path = Path("target/labels", f"{number:02}.png")
-        target = np.array(Image.open(path))
-        save(path, np.where(target == 2, 2 if number < 10 else 0, target))
-        save(Path("better", path.name), np.array(Image.open(path)))
-        save(Path("mixed", path.name), np.where(target == 2, 0, target))
-    for name in ("better", "mixed"):
-        assert imptool("eval", "--predictions", name, "--dataset", "target").exit_code == 0
+    keep_hats(10, imptool)
     found = rows(imptool("compare", *evaluations("better", "mixed"), "--format", "csv").stdout)
     assert row(found, "mixed", "iou", "hat")["significant"] == "yes"
     mean = row(found, "mixed", "miou")

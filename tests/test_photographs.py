@@ -336,6 +336,13 @@ def test_voc_lists_that_name_none_of_the_label_maps_are_refused() -> None:
     assert "train.txt names no photograph with a label map: expected names such as a, there is x" in refusal()
 
 
+def test_a_voc_folder_without_label_maps_is_one_line() -> None:
+    Path("set/SegmentationClass").mkdir(parents=True)
+    Path("set/ImageSets/Segmentation").mkdir(parents=True)
+    Path("set/ImageSets/Segmentation/train.txt").write_text("a\n")
+    assert "set has no photographs with labels (layout voc of set)" in refusal()
+
+
 def test_a_split_list_of_other_names_shows_a_stem_that_is_there() -> None:
     write_photographs("set/images/a.jpg")
     write_labels("set/labels/a.png")

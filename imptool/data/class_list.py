@@ -123,7 +123,7 @@ def _list_files(folders: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _check_same(first: ClassList, other: ClassList) -> None:
-    names, others = ({info.id: _plain(info.name) for info in each.classes} for each in (first, other))
+    names, others = ({info.id: _comparable(info.name) for info in each.classes} for each in (first, other))
     for class_id in sorted(names.keys() | others.keys()):
         if names.get(class_id) != others.get(class_id):
             ours, theirs = (repr(each[class_id]) if class_id in each else "missing" for each in (names, others))
@@ -133,8 +133,8 @@ def _check_same(first: ClassList, other: ClassList) -> None:
             )
 
 
-def _plain(name: str) -> str:
-    """A name to compare: the background is called this and that."""
+def _comparable(name: str) -> str:
+    """A name to compare with another list's: backgrounds are one, whatever they are called."""
     return "background" if name.lower() in BACKGROUND_NAMES else name
 
 

@@ -27,7 +27,6 @@ from imptool.data.polygons import rings_of_mask, simplify_rings
 from imptool.files import JSON_FILE, PICTURE_FILE, InputError, sha256_of
 from imptool.journal import checksum
 
-FORMATS = ("coco", "panoptic", "semantic")
 SMALL = 16  # px: what a component under it may be a slip of the annotator's
 NUMBERLESS = '"id":0,'  # stands in an instance's annotation until all before it are counted
 

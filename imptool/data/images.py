@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError, fe
 from imptool.data.label_set import MAX_ID
 from imptool.data.mat import list_variables, read_matrix
 from imptool.data.palette import voc_palette
-from imptool.files import MAT_FILE, PICTURE_FILE, InputError, open_regular, some, whole_file
+from imptool.files import MAT_FILE, PICTURE_FILE, InputError, one_line, open_regular, some, whole_file
 
 try:
     import pillow_heif
@@ -367,7 +367,7 @@ def _read_mat(path: Path, max_pixels: int) -> np.ndarray:
         raise InputError(f"{path} is a MATLAB 7.3 file: save it in MATLAB with save(name, variable, '-v7')") from error
     except (ValueError, zlib.error, struct.error) as error:
         raise InputError(
-            f"{path} is not a readable .mat file: {_one_line(error)}; save it in MATLAB with save(name, variable, '-v7')"
+            f"{path} is not a readable .mat file: {one_line(error)}; save it in MATLAB with save(name, variable, '-v7')"
         ) from error
     if len(maps) != 1:
         raise InputError(
@@ -400,7 +400,7 @@ def _opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFile.Imag
         elif is_unread(path):
             reason = f"its format is not read here; {how_to_read([path])}"
         else:
-            reason = "it has none of the known formats" if isinstance(error, UnidentifiedImageError) else _one_line(error)
+            reason = "it has none of the known formats" if isinstance(error, UnidentifiedImageError) else one_line(error)
         raise InputError(f"{path} is not a readable picture: {reason}; replace or remove the file") from error
 
 
@@ -423,7 +423,3 @@ def _has_end(image: ImageFile.ImageFile, mark: bytes) -> bool:
     found = mark in file.read()
     file.seek(at)  # Pillow reads on from there
     return found
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -10,7 +10,7 @@ from typing import Any
 from imptool.data.coco import read_coco
 from imptool.data.dataset import Dataset
 from imptool.data.export import Export, file_name, label_hash
-from imptool.files import InputError
+from imptool.files import InputError, some
 
 INSTANCES = Path("instances")
 _NAMED = 10  # classes in a line
@@ -70,8 +70,7 @@ def untaught(dataset: Dataset, split: str, document: Mapping[str, Any], val: str
     ]
     missing = [info.name for info in dataset.labels.classes if info.id in asked - shown]
     if missing and shown:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        names = ", ".join(missing[:_NAMED]) + more
+        names = some(missing, _NAMED)
         lines.append(f"split {val} of {dataset.name} has classes that split {split} never shows, so none learns them: {names}")
     return lines
 

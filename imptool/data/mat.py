@@ -115,7 +115,7 @@ def read_matrix(file: BinaryIO, variable: Variable) -> Matrix:
     if size != height * width * dtype.itemsize:
         raise ValueError(f"{variable.name} has {size} bytes of values, {list(found.shape)} of {dtype.name} need another number")
     ids = np.empty(height * width, np.uint8 if dtype == np.uint8 else np.uint16)
-    whole, low, high = True, math.inf, -math.inf
+    low, high = math.inf, -math.inf
     values = io.BytesIO(small) if small is not None else source
     for at in range(0, len(ids), _PIECE):
         piece = np.frombuffer(_exactly(values, min(_PIECE, len(ids) - at) * dtype.itemsize), dtype)
@@ -128,7 +128,7 @@ def read_matrix(file: BinaryIO, variable: Variable) -> Matrix:
         source.finish()
     if not len(ids):
         low = high = 0
-    return Matrix(ids.reshape((height, width), order="F"), whole, float(low), float(high))
+    return Matrix(ids.reshape((height, width), order="F"), True, float(low), float(high))
 
 
 class _Inflated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -163,25 +163,34 @@ def blocks_of_images(records: np.ndarray, most: int = 2**18) -> Iterator[tuple[i
 def dense_confusions(records: np.ndarray, cells: Cells, *, images: int) -> Iterator[np.ndarray]:
     """The confusion matrices of all photographs, whatever their rings, in blocks [b, C, C] int64, in order."""
     classes = cells.num_classes
-    step = max(_DENSE // classes**2, 1)
-    starts = np.searchsorted(records["image"], range(0, images + step, step))
-    for block, first in enumerate(range(0, images, step)):
-        part = records[starts[block] : starts[block + 1]]
+
+    def without_rings(part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         part = part[part["cell"] < cells.num_rings * classes**2]
-        place = (part["image"].astype(np.int64) - first) * classes**2 + part["cell"] % classes**2
-        shape = (min(step, images - first), classes, classes)
-        yield np.bincount(place, part["count"], minlength=int(np.prod(shape))).astype(np.int64).reshape(shape)
-        release(records)
+        return part["image"], part["cell"] % classes**2, part["count"]
+
+    for block in _dense(records, without_rings, classes**2, images=images):
+        yield block.reshape(-1, classes, classes)
 
 
 def dense_tallies(records: np.ndarray, cells: Cells, *, images: int) -> Iterator[np.ndarray]:
     """What the figures of all photographs come from, in blocks [b, tally_size] int64, in order."""
-    step = max(_DENSE // cells.tally_size, 1)
+    return _dense(records, cells.tally_records, cells.tally_size, images=images)
+
+
+def _dense(
+    records: np.ndarray,
+    select: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    num_cells: int,
+    *,
+    images: int,
+) -> Iterator[np.ndarray]:
+    """Sums over records, of which `select` gives image, cell and count: blocks of images [b, num_cells] int64, in order."""
+    step = max(_DENSE // num_cells, 1)
     starts = np.searchsorted(records["image"], range(0, images + step, step))
     for block, first in enumerate(range(0, images, step)):
-        image, cell, count = cells.tally_records(records[starts[block] : starts[block + 1]])
-        shape = (min(step, images - first), cells.tally_size)
-        place = (image.astype(np.int64) - first) * cells.tally_size + cell
+        image, cell, count = select(records[starts[block] : starts[block + 1]])
+        shape = (min(step, images - first), num_cells)
+        place = (image.astype(np.int64) - first) * num_cells + cell
         yield np.bincount(place, count, minlength=int(np.prod(shape))).astype(np.int64).reshape(shape)
         release(records)
 

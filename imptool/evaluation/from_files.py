@@ -21,7 +21,6 @@ from imptool.files import InputError, nearest, read_yaml, some
 
 RESULTS, IMAGES, LABELS = "predictions.json", "images.json", "labels"  # of `imptool predict`
 
-
 _ASKED = 100  # items: whether a file is another one is asked of the disk
 
 
@@ -271,10 +270,3 @@ def _by_ending(images: Sequence[Mapping[str, Any]], names: set[str]) -> dict[str
         if name is not None:
             found.setdefault(name, []).append(image)
     return {name: same[0] for name, same in found.items() if len(same) == 1}
-
-
-def results_file(path: Path) -> Path | None:
-    """The COCO results that --predictions names: the JSON itself, or those in a folder of `imptool predict`."""
-    if path.suffix.lower() == ".json" and not path.is_dir():
-        return path
-    return path / RESULTS if (path / RESULTS).is_file() else None

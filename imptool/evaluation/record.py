@@ -25,7 +25,7 @@ from imptool.data.coco import read_json
 from imptool.data.label_set import LabelSet
 from imptool.evaluation.counts import RECORD, Cells
 from imptool.evaluation.figures import DEFINITIONS, Measured, Resampled, distance_key, groups_of
-from imptool.files import COUNTS_FILE, InputError, open_regular, sha256_of, whole_file, write_json
+from imptool.files import COUNTS_FILE, InputError, one_line, open_regular, sha256_of, whole_file, write_json
 from imptool.metrics import bootstrap
 from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
 from imptool.metrics.average_precision import AveragePrecision, Matches, resampled_average_precision
@@ -314,8 +314,7 @@ def load_record(path: Path) -> Evaluation:
             raise ValueError(f"{COUNTS} was not written along with {METRICS}")
         return _loaded(plain, folder)
     except _DAMAGE as error:
-        words = " ".join(str(error).split())[:120]
-        raise InputError(f"{folder} does not hold a whole evaluation ({words}): evaluate again") from error
+        raise InputError(f"{folder} does not hold a whole evaluation ({one_line(error)}): evaluate again") from error
 
 
 def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from imptool.data.coco import covered_by, crowds_outside, draw_instances, instances_of, read_json
-from imptool.data.coco_forms import Row, unify
+from imptool.data.coco_forms import Row, is_finite, unify
 from imptool.data.components import Instances
 from imptool.data.images import check_pixels
 from imptool.data.label_set import MAX_ID, ClassInfo
@@ -262,15 +262,15 @@ def contradictions(rows: Sequence[Row], size: tuple[int, int], path: Path) -> li
     for row, area, box in zip(rows, found.areas.tolist(), found.boxes.tolist(), strict=True):
         outline = 2 * (box[2] + box[3]) if isinstance(row["segmentation"], list) else 0
         stated_area, stated_box = row.get("area"), row.get("bbox")
-        if is_number(stated_area) and abs(stated_area - area) > outline:
+        if is_finite(stated_area) and abs(stated_area - area) > outline:
             lines.append(f"{path}: annotation {row['id']} says area {stated_area:g}, its mask has {area} pixels")
-        if is_box(stated_box) and area and max(abs(a - b) for a, b in zip(stated_box, box, strict=True)) > 2:
+        if _are_four_numbers(stated_box) and area and max(abs(a - b) for a, b in zip(stated_box, box, strict=True)) > 2:
             lines.append(f"{path}: annotation {row['id']} says bbox {stated_box}, its mask has {box}")
     return lines
 
 
-def is_box(value: Any) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+def _are_four_numbers(value: Any) -> TypeGuard[list[float]]:
+    return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value))
 
 
 def _name(row: Any, place: int) -> str:
@@ -337,11 +337,6 @@ def _parse_mask(row: Row, size: tuple[int, int]) -> tuple[Any, str]:
     if box_ring(row.get("bbox"), size) is not None and covers_nothing(mask, size):
         return None, "has a mask without a pixel: it is left out"
     return mask, fault
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value from a JSON is a number that can be; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 
 
 def _is_text(value: Any) -> TypeGuard[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from imptool.data.coco import read_json
+from imptool.data.coco_forms import Row
 from imptool.data.components import Instances, find_regions
 from imptool.data.images import path_under, read_colours
 from imptool.data.label_set import ClassInfo
@@ -24,8 +25,6 @@ from imptool.data.layouts.pairs import Found, Item, Where, folder_of_split, free
 from imptool.files import InputError
 
 KEYS = frozenset({"photographs", "labels", "annotations"})
-
-Row = dict[str, Any]
 
 
 def find_items(root: Path, where: Where) -> Found:

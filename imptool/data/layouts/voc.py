@@ -34,6 +34,8 @@ def find_items(root: Path, where: Where) -> Found:
     pairs = pair_by_stem(photos, maps, expected=str(folder / "{stem}.png"), colours=where.colours)
     # Most of VOC's photographs have boxes only, and are no part of this dataset.
     items = [item for item in pairs if item.label != item.image]
+    if not items:
+        return Found([])
     stems = [item.stem for item in items]
     numbers = {stem: objects[name] for name, stem in match_names(objects, stems, suffixes=False).found.items()}
     splits, remarks = _splits(root, items)
