@@ -115,7 +115,7 @@ def main() -> None:
     try:
         os.getcwd()
     except OSError as error:
-        raise InputError("the current folder is there no more: change to another one") from error
+        raise InputError("the current folder does not exist any more: change to another one") from error
     warnings.filterwarnings("ignore", module="PIL")  # odd EXIF blocks and large pictures warn; neither is the user's concern
 
 
@@ -791,7 +791,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _line_of(error: Exception) -> str:
-    """What to say of a mistake, or of surroundings that do not do; "" for any other error, which is ours to mend."""
+    """What to say of a user's mistake, or of a fault of the surroundings; "" for any other error, which is ours to mend."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):

@@ -22,8 +22,8 @@ _LONGEST = 2**28  # bytes of a line, above that of any photograph: a file withou
 class EntryFile:
     """A file of entries: lines of ASCII, then a seal with the CRC-32 of all that is before it. The first entry is a header.
 
-    So what was changed, cut, doubled or moved, by a crash, a disk or a hand, and what
-    belongs to another file, ends what is read; the next entry takes its place.
+    So what was changed, cut, doubled or moved, by a crash, a disk or a hand, and what belongs to another file, ends what is
+    read; the next entry takes its place.
 
     Args:
         header: what makes the entries usable: those of another header are of something else.

@@ -122,7 +122,7 @@ def test_a_removed_current_folder_is_told_in_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / "kernels")))}
     result = subprocess.run([sys.executable, "-c", script], cwd=gone, capture_output=True, text=True, env=environment)
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
-    assert "the current folder is there no more" in result.stderr
+    assert "the current folder does not exist any more" in result.stderr
 
 
 def test_surroundings_that_say_nothing_change_nothing(workplace: Path) -> None:

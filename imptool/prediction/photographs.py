@@ -63,7 +63,10 @@ def title_of(inputs: Sequence[str]) -> str:
 def find_photographs(inputs: Sequence[str], out: Path) -> tuple[list[Photograph], list[str]]:
     """The photographs of files, folders (with all below) and globs, sorted by name, without imptool's own results.
 
-    Of a dataset, its photographs. Returns them, and lines about what folders and globs hold beside them.
+    Of a dataset, its photographs.
+
+    Returns:
+        the photographs, and lines about what folders and globs hold beside them.
     Raises:
         InputError: an input is not there, no photograph is left, or one that is named lies where the results go to.
     """
