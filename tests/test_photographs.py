@@ -340,7 +340,7 @@ def test_a_voc_folder_without_label_maps_is_one_line() -> None:
     Path("set/SegmentationClass").mkdir(parents=True)
     Path("set/ImageSets/Segmentation").mkdir(parents=True)
     Path("set/ImageSets/Segmentation/train.txt").write_text("a\n")
-    assert "set has no photographs with labels (layout voc of set)" in refusal()
+    assert "SegmentationClass has no label maps: expected PNGs with the stems of JPEGImages/" in refusal()
 
 
 def test_a_split_list_of_other_names_shows_a_stem_that_is_there() -> None:

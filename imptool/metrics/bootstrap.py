@@ -43,8 +43,9 @@ DEFINITIONS = {
     "(Kish) of the images when every class has the same weight and shares it equally among its images.",
     "paired_difference": f"Difference of two runs with its {LEVEL:.0%} interval, from the same draws for both runs, so that "
     f"what makes an image hard for both cancels. It is called significant ({LEVEL:.0%}) if the interval leaves out 0: other "
-    "test images would hardly turn it round. Where either run's figure has no interval, that is not known. Each run is a single training, and another seed still may turn it round. Nothing is corrected for the number of "
-    "comparisons: of 20 differences that are none, one is expected to look significant.",
+    "test images would hardly turn it round. Where either run's figure has no interval, that is not known. Each run is a "
+    "single training, and another seed still may turn it round. Nothing is corrected for the number of comparisons: of 20 "
+    "differences that are none, one is expected to look significant.",
 }
 """What an interval says, and what it does not."""
 

@@ -35,7 +35,7 @@ def find_items(root: Path, where: Where) -> Found:
     # Most of VOC's photographs have boxes only, and are no part of this dataset.
     items = [item for item in pairs if item.label != item.image]
     if not items:
-        return Found([])
+        raise InputError(f"{folder} has no label maps: expected PNGs with the stems of {photos.name}/")
     stems = [item.stem for item in items]
     numbers = {stem: objects[name] for name, stem in match_names(objects, stems, suffixes=False).found.items()}
     splits, remarks = _splits(root, items)
