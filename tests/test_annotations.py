@@ -157,6 +157,14 @@ def test_a_segmentation_is_read_however_it_is_nested(here: Path, form: str) -> N
     assert found() == THE_TWO
 
 
+def test_polygons_that_are_shares_of_the_image_are_not_taken_for_pixels(here: Path) -> None:
+    document = coco()
+    document["annotations"][0]["segmentation"] = [[0.2, 0.2, 0.7, 0.2, 0.7, 0.6, 0.2, 0.6]]
+    write(document)
+    result = convert("set", code=1)
+    assert "annotation 10 is left out: the polygons are shares of the image (0 to 1)" in result.stderr
+
+
 def test_panoptic_ids_and_flags_may_be_text(here: Path) -> None:
     description = write_dataset(LAYOUTS["coco-panoptic"])
     convert(description, out=Path("plain"))

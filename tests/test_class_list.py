@@ -124,6 +124,10 @@ def test_names_with_digits_and_signs_stay_as_they_are(tmp_path: Path, text: str,
         ("a:0,0,0::\nb:::\n", "some lines have a colour and some have none"),
         ("0 background\n1 shirt\n1 bag\n", "the id 1 is there twice ('shirt' and 'bag'): give each class its own"),
         ("background\0\nshirt\n", "is not UTF-8 text, as it holds NULs"),
+        ("% my classes\nbackground\nshirt\n", "line 2 ('background') has the background, and not as the name of id 0"),
+        ("0x0 background\n0x1 shirt\n", "line 1 ('0x0 background') has the background, and not as the name of id 0"),
+        ("- background\n- shirt\n", "line 1 ('- background') is not one name"),
+        ("# my classes\n", "holds no name"),
     ],
 )
 def test_a_class_list_that_could_mean_two_things_is_refused_in_one_line(tmp_path: Path, text: str, line: str) -> None:
@@ -432,3 +436,17 @@ def test_a_folder_of_no_known_layout_says_what_it_holds_and_how_to_describe_it(t
         InputError, match=r"it holds imgs/, masks/: name the one of the label maps in a dataset YAML \(layout: folder"
     ):
         load_dataset(tmp_path)
+
+
+def test_quotes_around_numbered_names_are_no_part_of_them(tmp_path: Path) -> None:
+    (folder_of(tmp_path) / "classes.txt").write_text("0 'background'\n1 \"shirt\"\n2 'pants'\n3 bag\n")
+    labels = load_dataset(tmp_path).labels
+    assert (labels.background, sorted(labels.names)) == (0, ["background", "bag", "pants", "shirt"])
+
+
+@pytest.mark.parametrize("name", ["label_map.pbtxt", "codes.txt", "class_dict_seg.csv", "id2label.json"])
+def test_vocs_names_are_not_taken_where_a_list_was_not_read(tmp_path: Path, name: str) -> None:
+    (voc_of(tmp_path) / name).write_text("of some other form\n")
+    dataset = load_dataset(tmp_path)
+    assert "aeroplane" not in dataset.labels.names
+    assert any(f"not read, though it looks like a class list: {tmp_path / name}" in line for line in dataset.remarks)

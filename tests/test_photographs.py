@@ -12,6 +12,7 @@ from conftest import run_imptool
 from drawn_layouts import MADE, convert, grid, read, save, save_codes, save_json, save_photograph
 
 from imptool.data.dataset import find_dataset_here, load_dataset
+from imptool.data.images import IMAGE_SUFFIXES
 from imptool.data.layouts.names import match_names
 from imptool.prediction.photographs import find_photographs
 
@@ -387,3 +388,48 @@ def test_predict_says_what_it_leaves_out() -> None:
     write_labels("set/labels/a.png")
     result = run_imptool("predict", "set", "--weights", "nowhere")
     assert "note: left out: 1 label maps of a dataset, such as set/labels/a.png" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("photographs", "jsons"),
+    [
+        ("set/{}/data/1.jpg", "set/{}/labels.json"),  # FiftyOne
+        ("set/{}/images/1.jpg", "set/{}/annotations/instances.json"),
+        ("set/imgs/{}/1.jpg", "set/{}.json"),
+        ("set/{}_images/1.jpg", "set/annotations/{}_annotations.json"),
+    ],
+)
+def test_photographs_of_each_split_are_found_by_the_name_of_the_split(photographs: str, jsons: str) -> None:
+    for split in ("train", "val"):
+        write_photographs(photographs.format(split))
+        write_coco(Path(jsons.format(split)), ["1.jpg"])
+    images = [image for items in pairs().values() for _, image in items]
+    assert images == [photographs.format(split).removeprefix("set/") for split in ("train", "val")]
+
+
+def test_splits_that_list_the_same_names_say_how_to_name_their_folders() -> None:
+    write_photographs("set/one/1.jpg", "set/two/1.jpg")
+    for split in ("train", "val"):
+        write_coco(Path(f"set/annotations/{split}.json"), ["1.jpg"])
+    assert "val.json lists the photographs of another split (1.jpg)" in refusal()
+
+
+def test_a_photograph_of_a_format_that_is_not_read_is_not_called_missing() -> None:
+    write_photographs("set/images/1.jpg")
+    Path("set/images/1.jpg").rename("set/images/1.heic")
+    write_coco(Path("set/all.json"), ["1.jpg"])
+    if ".heic" not in IMAGE_SUFFIXES:
+        assert "there is set/images/1.heic, whose format is not read here" in refusal()
+
+
+@pytest.mark.parametrize("name", ["a%20b.jpg", " a b.jpg", "a b.jpg "])
+def test_a_name_with_escapes_or_blanks_around_is_found(name: str) -> None:
+    write_photographs("set/images/a b.jpg")
+    write_coco(Path("set/all.json"), [name])
+    assert pairs() == {"all": [("a b", "images/a b.jpg")]}
+
+
+def test_an_image_that_cannot_be_used_says_why_where_it_costs_all_annotations() -> None:
+    write_photographs("set/images/a.jpg")
+    write_coco(Path("set/all.json"), ["/data/upload/a.jpg"])
+    assert "the file name '/data/upload/a.jpg' leads out of the dataset" in refusal()

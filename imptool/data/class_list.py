@@ -17,13 +17,14 @@ from imptool.files import TEXT_FILE, InputError, read_text, some
 DARKNET = "obj.names"
 CLASS_LISTS = ("classes.txt", "label_list.txt", "class_names.txt", "labels.txt", "labelmap.txt", "_classes.csv", DARKNET)
 
-# How files with class names are called that are in some other form; data.yaml is YOLO's, meta.json Supervisely's.
+# How files with class names are called that are in some other form; data.yaml is YOLO's, meta.json Supervisely's, codes.txt
+# CamVid's, id2label.json Hugging Face's.
 _SUFFIXES = (".txt", ".csv", ".tsv", ".names", ".json", ".yaml", ".yml", ".pbtxt", ".xml")
 _WORD = r"class(es)?|labels?|categor(y|ies)|names?|colou?rs?|palette"
 _LOOKS_LIKE_LIST = re.compile(
-    r"data\.ya?ml|meta\.json|.+\.names|object_?info\d*\..+"
+    r"data\.ya?ml|(dataset_)?meta\.json|.+\.names|object_?info\d*\..+|codes?\.\w+|(id2label|label2id)\.\w+"
     r"|(?!(train|val|valid|test|image|img|photo)s?[\W_])([a-z]\w*?[\W_]+|_)?"
-    rf"({_WORD})([\W_]*({_WORD}|list|map|dict|info|index|ids?|definitions?))*\.\w+"
+    rf"({_WORD}|legend)([\W_]*({_WORD}|list|map|mapping|dict|info|index|ids?|seg|definitions?))*\.\w+"
 )
 
 _BEHIND = re.compile(r"\s+#\s.*")  # a comment behind a name
@@ -31,9 +32,11 @@ _CVAT = re.compile(r"(?P<name>.+?)\s*:\s*(?P<colour>\d+\s*,\s*\d+\s*,\s*\d+)?\s*
 _ID_FIRST = re.compile(r"[\[(]?(?P<id>-?\d+)[\])]?(\s*(?P<between>->|=>|[,;:=|.)\t-])\s*|\s+)(?P<name>\S.*)")
 _ID_LAST = re.compile(r"(?P<name>\S.*?)(\s*(?P<between>[,;:=|\t])\s*|\s+)(?P<id>-?\d+)")
 _COLOUR = re.compile(r"(?<!\d)\d{1,3}([\s,;]+\d{1,3}){2}(?!\d)|#[0-9a-fA-F]{6}\b")
-_QUOTED = re.compile(r"""(['"]).*\1,?|.*,|[\[\]{}()].*""")  # a list of some programming language
+_QUOTED = re.compile(r"""(['"]).*\1,?|.*,|[\[\]{}()].*|[-*•+]\s.*""")  # a list of some language
+_AROUND = re.compile(r"""(['"])(?P<name>.+)\1""")  # quotes around a name
 _HEADER = re.compile(r"id|index|idx|(pixel)?value|pixel|(class|label|category)?(id|index|value|name)|class|label|category")
 _IGNORED_NAMES = frozenset({"__ignore__", "_ignore_", "ignore", "ignored", "void", "unlabeled", "unlabelled"})
+_MENTIONS = re.compile(r"(?<![^\W_])(background|_background_|__background__)(?![^\W_])", re.IGNORECASE)
 _LONGEST_NAME = 1000  # patterns take the square of it
 _DESCRIBE = "state 'classes' in a dataset YAML"
 
@@ -64,7 +67,7 @@ def find_class_list(root: Path, items: Sequence[Item], *, ignore: int) -> tuple[
     """The class list of a dataset without names of its own, in its root or in a folder from there to its label maps.
 
     Returns:
-        the list, or None; and what a person should know: what was taken for granted, and files that were not read.
+        the list, or None; and what a person should know: what was taken for granted, and at last files that were not read.
     Raises:
         InputError: a list cannot be read as one, or two of them contradict each other.
     """
@@ -153,7 +156,7 @@ def _lines(path: Path) -> list[_Line]:
     while lines and not lines[-1].text:
         lines.pop()
     if not lines:
-        raise InputError(f"{path} has an empty line 1: every line is the name of a class")
+        raise InputError(f"{path} holds no name: write one name a line, the first of id 0")
     if len(lines) > MAX_ID + 1:
         raise InputError(f"{path} has {len(lines)} lines: label maps hold ids up to {MAX_ID}")
     long = next((line for line in lines if len(line.text) > _LONGEST_NAME), None)
@@ -176,11 +179,16 @@ def _read_numbered(path: Path, lines: Sequence[_Line]) -> list[tuple[int, str]]:
             columns = next((line for line, form in zip(body, found, strict=True) if _has_more_columns(form)), None)
             if columns:
                 raise _not_a_list(path, columns, "holds more than an id and a name", f"write '0 name' a line, or {_DESCRIBE}")
-            return [(int(form["id"]), form["name"].strip()) for form in found]
+            return [(int(form["id"]), _unquoted(form["name"].strip())) for form in found]
         if pattern is _ID_FIRST and found and (forms[0] or len(found) > len(body) / 2):
             bare = next(line for line, form in zip(body, forms, strict=True) if not form)
             raise _not_a_list(path, bare, "has no id, others have", f"write an id before every name or none, or {_DESCRIBE}")
     return []
+
+
+def _unquoted(name: str) -> str:
+    quoted = _AROUND.fullmatch(name)
+    return quoted["name"] if quoted else name
 
 
 def _are_names(forms: Sequence[re.Match[str]]) -> bool:
@@ -209,8 +217,12 @@ def _with_ids(path: Path, numbered: Sequence[tuple[int, str]], ignore: int) -> C
         raise InputError(f"{path}: the id {outside[0]} ('{outside[1]}') is none: label maps hold ids from 0 to {MAX_ID}")
     classes = [ClassInfo(id=class_id, name=name) for class_id, name in kept]
     background = next((info.id for info in classes if info.name.lower() in BACKGROUND_NAMES), None)
-    if background is not None or ignore == 0 or any(info.id == 0 for info in classes):
+    zero = next((info for info in classes if info.id == 0), None)
+    if background is not None or ignore == 0:
         return ClassList(path, classes, background)
+    if zero:
+        remark = f"{path} names no background: id 0 is '{zero.name}', and no class is the background"
+        return ClassList(path, classes, None, remarks=(remark,))
     remark = f"{path} has no name for id 0: it is taken for the background"
     return ClassList(path, [ClassInfo(id=0, name="background"), *classes], 0, remarks=(remark,))
 
@@ -228,7 +240,12 @@ def _in_order(path: Path, lines: Sequence[_Line]) -> ClassList:
         raise _not_a_list(path, lines[0], "is not one name", f"write one name a line, the first of id 0, or {_DESCRIBE}")
     if names[0].lower() in BACKGROUND_NAMES:
         return ClassList(path, _numbered(names), 0)
-    if path.name.lower() == DARKNET and not BACKGROUND_NAMES & {name.lower() for name in names}:
+    shifted = next((line for line in lines if _MENTIONS.search(line.text)), None)
+    if shifted:  # a title above the names, or something before each
+        raise _not_a_list(
+            path, shifted, "has the background, and not as the name of id 0", f"write '0 name' a line, or {_DESCRIBE}"
+        )
+    if path.name.lower() == DARKNET:
         remark = f"{path} names no background: 0 is taken for it, and its names for ids from 1 ('{names[0]}') to {len(names)}"
         return ClassList(path, _numbered(["background", *names]), 0, remarks=(remark,))
     remark = f"{path} does not begin with the background: '{names[0]}' is id 0, and no class is the background"

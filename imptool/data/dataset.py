@@ -16,7 +16,7 @@ from pydantic_core import PydanticKnownError
 from imptool.data.class_list import CLASS_LISTS, ClassList, find_class_list, read_class_list
 from imptool.data.coco import split_instances
 from imptool.data.components import Instances, UnknownIds, find_components, join, numbered_instances
-from imptool.data.images import MAX_PIXELS, check_image, has_colours
+from imptool.data.images import MAX_PIXELS, check_image, find_pictures, has_colours, how_to_read
 from imptool.data.label_set import DEFAULT, MAX_ID, ClassInfo, IdTable, LabelSet, Remap, remap_table
 from imptool.data.layouts import LAYOUTS, Found, Item, Where
 from imptool.data.layouts.coco_files import find_jsons
@@ -142,7 +142,9 @@ class Dataset:
                 f"a dataset YAML with 'random_splits' or 'splits' can make one"
             )
         if not self.splits[name]:
-            raise InputError(f"{self.source}: the split '{name}' is empty")
+            raise InputError(
+                f"{self.source}: the split '{name}' is empty: name the others in a dataset YAML ('annotations' or 'splits')"
+            )
         return self.splits[name]
 
     def read_labels(self, item: Item) -> np.ndarray:
@@ -416,7 +418,7 @@ def _named_classes(
     if listed:
         return replace(listed, remarks=tuple(remarks))
     looked_for = f"{root} has no class list ({', '.join(CLASS_LISTS)})"
-    if published and published.classes:
+    if published and published.classes and not remarks:  # a list that was not read has other names
         names = ", ".join(info.name for info in published.classes[:3])
         remark = f"{looked_for}: the names are those of {published.layout} as published ({names}, ...)"
         return ClassList(source, published.classes, published.background, remarks=(remark, *remarks))
@@ -460,6 +462,10 @@ def _has_photographs(items: Sequence[Item], root: Path, where: DatasetFile) -> b
                     f"no photograph fits the labels in {alone.label}: expected {alone.image}, there is {there}; "
                     f"{stated or 'lay them there'}; labels alone want a root of their own"
                 )
+        unread = find_pictures(folder)[1] if folder.is_dir() else []
+        if unread:
+            line = f"no photograph fits the labels in {alone.label}: expected {alone.image}, there is {unread[0]}"
+            raise InputError(f"{line}, whose format is not read here; {how_to_read(unread)}")
     return False
 
 

@@ -40,6 +40,8 @@ def parse_segmentation(segmentation: Any, size: tuple[int, int]) -> Any:
     rings = [parse_ring(ring, max(size)) for ring in parts if not is_thin(ring)]
     if not rings or any(ring is None for ring in rings):
         raise ValueError("polygons must be lists x, y, x, y, ... of three points or more, in or near the image")
+    if all(map(_is_normalised, rings)) and max(size) > 1:
+        raise ValueError("the polygons are shares of the image (0 to 1): multiply x by its width and y by its height")
     return rings
 
 
@@ -55,6 +57,11 @@ def parse_ring(ring: Any, reach: int) -> NDArray[np.float64] | None:
         return None
     low, high = min(ring), max(ring)
     return np.array(ring, np.float64) if -reach <= low and high <= 2 * reach and sum(ring) == sum(ring) else None
+
+
+def _is_normalised(ring: NDArray[np.float64]) -> bool:
+    """Whether a ring lies within 0..1, as tools state shares of the image; one of whole numbers is the first pixel's."""
+    return bool(ring.min() >= 0 and ring.max() <= 1 and (ring % 1).any())
 
 
 def _parse_rle(segmentation: Any, size: tuple[int, int]) -> Row:

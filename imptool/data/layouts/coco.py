@@ -81,14 +81,15 @@ def _made_up_ids(classes: Sequence[ClassInfo]) -> tuple[int, int]:
 def read_lists(path: Path, sections: Sequence[str]) -> dict[str, list[Any]]:
     """The lists of a COCO file, in COCO's forms; a section that is not needed may be missing. InputError for no such file."""
     document = read_json(path)
+    way_out = (
+        f"; expected COCO's object with {', '.join(sections)}: export it so, or name the files to read in a dataset YAML "
+        "(annotations: {train: annotations/instances_train.json})"
+    )
     if not isinstance(document, dict):
-        raise InputError(f"{path}: holds a {type(document).__name__}; expected an object with {', '.join(sections)}")
+        raise InputError(f"{path}: holds a {type(document).__name__}{way_out}")
     for section in sections:
         if not isinstance(document.get(section), list):
-            raise InputError(
-                f"{path}: has no list '{section}'; expected an object with {', '.join(sections)}; "
-                "a dataset YAML names the files to read (annotations: {train: annotations/instances_train.json})"
-            )
+            raise InputError(f"{path}: has no list '{section}'{way_out}")
     unify(document)
     return {section: document[section] for section in sections}
 
@@ -171,6 +172,7 @@ def _items_of(
     found = {image_id: _Annotations() for image_id in sizes}
     listed = names_by_id(document["images"], "id")
     strangers: dict[str, list[str]] = {}
+    unusable = [item.problem for image_id, _, item in images if image_id is None]
     for place, row in enumerate(document["annotations"]):
         image_id = row.get("image_id") if isinstance(row, dict) else None
         if is_id(image_id, highest=2**63) and image_id in sizes:
@@ -196,18 +198,28 @@ def _items_of(
         item if image_id is None else _with_rows(item, found[image_id], size, _made_up_ids(classes))
         for image_id, size, item in images
     ]
-    return items, notes, _none_is_left(document, list(found.values()), strangers, path)
+    return items, notes, _none_is_left(document, list(found.values()), strangers, unusable, path)
 
 
 def _none_is_left(
-    document: dict[str, list[Any]], found: Sequence[_Annotations], strangers: dict[str, list[str]], path: Path
+    document: dict[str, list[Any]],
+    found: Sequence[_Annotations],
+    strangers: dict[str, list[str]],
+    unusable: Sequence[str],
+    path: Path,
 ) -> str:
     """A line when a file has annotations and none of them can be used, else "": its images would be all background."""
     if not document["annotations"] or any(each.rows for each in found):
         return ""
     faults = [fault for each in found for fault in each.faults]
     of, names = next(iter(strangers.items()), ("", [""]))
-    first = faults[0].removeprefix(f"{path}: ") if faults else f"{names[0]} is of an image {of} (image_id)"
+    if faults:
+        first = faults[0].removeprefix(f"{path}: ")
+    else:
+        why = unusable[0].removeprefix(f"{path}: ") if unusable else ""
+        row = document["annotations"][0]  # all are of such images
+        image_id = repr(row.get("image_id") if isinstance(row, dict) else None)[:60]
+        first = f"{names[0]} is of an image {of} (image_id {image_id})" + (f"; {why}" if why else "")
     return f"{path}: none of its {len(document['annotations'])} annotations can be used; the first: {first}"
 
 

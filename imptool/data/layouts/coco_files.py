@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from imptool.data.layouts.pairs import (
 )
 from imptool.files import InputError
 
+_PHOTOGRAPHS = ("images", "data")  # folders of photographs beside or under that of a split; FiftyOne's is data/
+_WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}  # of splits, as they are called as well
 _KINDS = ("instances_", "panoptic_", "captions_", "person_keypoints_", "stuff_", "image_info_")  # of COCO's files
 
 
@@ -65,8 +68,13 @@ def find_jsons(root: Path, kind: str = "instances_") -> dict[str, Path]:
         found = _of_kind(folder, kind)
         if found:
             return {path.stem: path for path in found}
-    folders = {path.name: _of_kind(path, kind) for path in sorted(root.glob("[!.]*/")) if _holds_pictures(path)}
-    return {name: paths[0] for name, paths in folders.items() if len(paths) == 1}
+    for base in (root, root / "images"):
+        folders = {path.name: path for path in sorted(base.glob("[!.]*/")) if _holds_pictures(path)}
+        beside = {name: _of_kind(path, kind) or _of_kind(path / "annotations", kind) for name, path in folders.items()}
+        single = {name: paths[0] for name, paths in beside.items() if len(paths) == 1}
+        if single:
+            return single
+    return {}
 
 
 def _of_kind(folder: Path, kind: str) -> list[Path]:
@@ -76,7 +84,9 @@ def _of_kind(folder: Path, kind: str) -> list[Path]:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    return (folder / "images").is_dir() or any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+    return any((folder / name).is_dir() for name in _PHOTOGRAPHS) or any(
+        path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()
+    )
 
 
 def photo_root(
@@ -95,14 +105,30 @@ def photo_root(
     if isinstance(where.photographs, dict) and named is not None:
         return under(root, named)
     bases = [root / "images", root / "photos", root] if named is None else [under(root, named)]
-    parts = [part for name in dict.fromkeys([split, *_names_of(path)]) for part in (name, f"{name}/images")]
-    folders = [folder for folder in (*(base / part for base in bases for part in parts), *bases) if folder.is_dir()]
+    names_of_split = list(dict.fromkeys([split, *_names_of(path)]))
+    parts = [part for name in names_of_split for part in (name, *(f"{name}/{inner}" for inner in _PHOTOGRAPHS))]
+    stated = [folder for folder in (base / part for base in bases for part in parts) if folder.is_dir()]
+    alike = _called_alike(root, names_of_split) if named is None and not stated else []
+    folders = [*stated, *alike, *(base for base in bases if base.is_dir())]
     names = _some_names(rows)
     counts = [sum(is_there(folder / name) for name in names) for folder in folders]
     if any(counts):
         return folders[counts.index(max(counts))]
     fitting = (folder for folder in folders if match_names(names, pictures_in(folder, besides=besides)).found)
     return next(fitting, next(base for base in bases if base.is_dir()))
+
+
+def _called_alike(root: Path, names: Sequence[str]) -> list[Path]:
+    """Folders of photographs whose names have the word of a split in them, as imgs/train, validation or train_images have."""
+    words = {word for name in names for word in _split_words(name)}
+    folders = [*sorted(root.glob("[!.]*/")), *sorted(root.glob("[!.]*/[!.]*/"))]
+    fitting = [folder for folder in folders if not words.isdisjoint(_split_words(folder.name))]
+    return [folder for folder in fitting if not any(map(is_label_folder, folder.relative_to(root).parts))]
+
+
+def _split_words(name: str) -> set[str]:
+    words = {_WORDS.get(word, word) for word in re.split(r"[\W_\d]+", name.lower())}
+    return words & {"train", "val", "test"}
 
 
 def _names_of(path: Path) -> list[str]:
@@ -148,7 +174,7 @@ def with_photographs(found: Mapping[str, tuple[Path, Sequence[Item]]]) -> tuple[
     Args:
         found: {split: the folder of its photographs, its items}.
     Raises:
-        InputError: a split has none of its photographs, though another one has.
+        InputError: a split has none of its photographs, though another one has; or all of them are those of another split.
     """
     joined = join_splits({split: (photos, _locate(items, photos)) for split, (photos, items) in found.items()})
     here = {split: any(item.image != item.label and is_there(item.image) for item in items) for split, items in joined.items()}
@@ -160,6 +186,11 @@ def with_photographs(found: Mapping[str, tuple[Path, Sequence[Item]]]) -> tuple[
             if not here[split] and any(missing):
                 raise InputError(_none_found(items[missing.index(True)], found[split][0]))
             items = [_lost(item) if lost else item for item, lost in zip(items, missing, strict=True)]
+        if items and all(item.stem in stems for item in items):
+            raise InputError(
+                f"{items[0].label} lists the photographs of another split ({items[0].image.name}): where each split has a "
+                f"folder of its own, name them in a YAML (photographs: {{{split}: folder, ...}}), else keep one of the files"
+            )
         whole += [once(item, stems) for item in items]
     return whole, {split: [item.stem for item in items] for split, items in joined.items()}
 

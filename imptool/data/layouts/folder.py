@@ -30,6 +30,13 @@ def find_items(root: Path, where: Where) -> Found:
     return Found([item for items in joined.values() for item in items], splits=splits)
 
 
+def _hint(root: Path) -> str:
+    """What else may be meant: a COCO JSON somewhere below."""
+    found = next((path for path in sorted(root.glob("[!.]*/**/[!.]*.json")) if path.is_file()), None)
+    where = found.relative_to(root).as_posix() if found else ""
+    return f"; if {where} is COCO's, name that (layout: coco, annotations: {{train: {where}}})" if found else ""
+
+
 def _find(root: Path, photographs: str | None, labels_named: str | None, where: Where) -> Found:
     photos = photo_folder(root, photographs)
     labels = root / "labels" if labels_named is None else under(root, labels_named)
@@ -38,6 +45,7 @@ def _find(root: Path, photographs: str | None, labels_named: str | None, where: 
         raise InputError(
             f"{root} has no folder labels/: expected PNGs with the stems of {photos.name}/ in it; it holds "
             f"{there or 'no folders'}: name the one of the label maps in a dataset YAML (layout: folder, labels: ...)"
+            f"{_hint(root)}"
         )
     image_suffix, label_suffix = where.suffixes or (None, ".png")
     maps = label_maps(labels, label_suffix)

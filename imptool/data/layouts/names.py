@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,3}")  # as of pictures; "shirt.2019" has none
+_ESCAPE = re.compile(r"%[0-9a-fA-F]{2}")
 
 
 class Matches(NamedTuple):
@@ -22,8 +24,9 @@ class Matches(NamedTuple):
 def match_names(wanted: Collection[str], there: Iterable[str], *, suffixes: bool = True, folders: bool = True) -> Matches:
     """Match names to those that are there: the same first, then those that differ in less and less.
 
-    First the same names, then those that differ in Unicode form, in "\\" for "/" or a leading "./", then in case, then in the
-    folders before them, at last in the suffix. Where two fit equally, or one fits two names, none is taken.
+    First the same names, then those that differ in Unicode form, in "\\" for "/", a leading "./" or blanks around, then in
+    case, then in the escapes of a URL, then in the folders before them, at last in the suffix. Where two fit equally, or one
+    fits two names, none is taken.
 
     Args:
         wanted: paths or stems, as a file states them.
@@ -54,7 +57,7 @@ def match_names(wanted: Collection[str], there: Iterable[str], *, suffixes: bool
         places = _grouped(free, key) if waiting else {}
         settle({name: places[key(name)] for name in waiting if key(name) in places})
 
-    for key in (_plain, _caseless):
+    for key in (_plain, _caseless, _unquoted):
         settle_by(key)
     if folders:
         settle(_deeper(waiting, free))
@@ -99,11 +102,16 @@ def _grouped(names: Collection[str], key: Callable[[str], str]) -> dict[str, lis
 
 def _plain(name: str) -> str:
     composed = name if name.isascii() else unicodedata.normalize("NFC", name)
-    return composed.replace("\\", "/").removeprefix("./")
+    return composed.replace("\\", "/").removeprefix("./").strip()
 
 
 def _caseless(name: str) -> str:
     return _plain(_plain(name).casefold())  # the case of a composed sign may be decomposed
+
+
+def _unquoted(name: str) -> str:
+    """Without the escapes of a URL, such as "%20"."""
+    return _caseless(urllib.parse.unquote(name)) if _ESCAPE.search(name) else _caseless(name)
 
 
 def _stem(name: str) -> str:

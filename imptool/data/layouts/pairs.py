@@ -231,6 +231,8 @@ def _nothing_fits(photos: Path, images: Mapping[str, Path], labels: Mapping[str,
     )
     if files and files[0].suffix.lower() in IMAGE_SUFFIXES:
         line += "; JPEG and its like change ids: save label maps as PNG"
+    elif files:
+        line += "; only PNGs are read there: export label maps as PNG, or instances as COCO JSON"
     others = sorted(folder.parent.glob(f"*/{glob.escape(stem)}.png"))
     other = next((folder.parent / path.relative_to(folder.parent).parts[0] for path in others if path != image), None)
     return line + (_as_folder(photos, other) if other else "")
