@@ -127,7 +127,7 @@ def test_names_with_digits_and_signs_stay_as_they_are(tmp_path: Path, text: str,
         ("% my classes\nbackground\nshirt\n", "line 2 ('background') has the background, and not as the name of id 0"),
         ("0x0 background\n0x1 shirt\n", "line 1 ('0x0 background') has the background, and not as the name of id 0"),
         ("- background\n- shirt\n", "line 1 ('- background') is not one name"),
-        ("# my classes\n", "holds no name"),
+        ("# my classes\n", "comments alone: write one name a line"),
     ],
 )
 def test_a_class_list_that_could_mean_two_things_is_refused_in_one_line(tmp_path: Path, text: str, line: str) -> None:

@@ -156,7 +156,7 @@ def _lines(path: Path) -> list[_Line]:
     while lines and not lines[-1].text:
         lines.pop()
     if not lines:
-        raise InputError(f"{path} holds no name: write one name a line, the first of id 0")
+        raise InputError(f"{path} has an empty line 1, or comments alone: write one name a line, the first of id 0")
     if len(lines) > MAX_ID + 1:
         raise InputError(f"{path} has {len(lines)} lines: label maps hold ids up to {MAX_ID}")
     long = next((line for line in lines if len(line.text) > _LONGEST_NAME), None)
