@@ -161,7 +161,7 @@ def test_a_folder_may_call_its_photographs_photos_and_its_classes_label_list(tmp
 
 
 def test_a_class_list_whose_first_class_is_no_background_has_none(tmp_path: Path) -> None:
-    (plain_folder(tmp_path) / "classes.txt").write_text("road\nbackground\nbus\nsky\n")
+    (plain_folder(tmp_path) / "classes.txt").write_text("road\nlane\nbus\nsky\n")
     labels = load_dataset(tmp_path).labels
     assert (labels.background, labels.foreground, labels.things) == (None, [0, 1, 2, 3], [0, 1, 2, 3])
 
