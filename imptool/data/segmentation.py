@@ -37,8 +37,9 @@ def parse_segmentation(segmentation: Any, size: tuple[int, int]) -> Any:
         rles = [compressed_rle(part, size) for part in parts]
         return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
     # The memory of a polygon grows with the length of its outline, so a wild coordinate would fill it.
-    rings = [parse_ring(ring, max(size)) for ring in parts if not is_thin(ring)]
-    if not rings or any(ring is None for ring in rings):
+    parsed = [parse_ring(ring, max(size)) for ring in parts if not is_thin(ring)]
+    rings = [ring for ring in parsed if ring is not None]
+    if not rings or len(rings) < len(parsed):
         raise ValueError("polygons must be lists x, y, x, y, ... of three points or more, in or near the image")
     if all(map(_is_normalised, rings)) and max(size) > 1:
         raise ValueError("the polygons are shares of the image (0 to 1): multiply x by its width and y by its height")

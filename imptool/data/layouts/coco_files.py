@@ -23,6 +23,7 @@ from imptool.data.layouts.pairs import (
 )
 from imptool.files import InputError
 
+_RESULTS = ("metrics.json", "problems.json")  # of eval and inspect, beside their plots
 _PHOTOGRAPHS = ("images", "data")  # folders of photographs beside or under that of a split; FiftyOne's is data/
 _WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}  # of splits, as they are called as well
 _KINDS = ("instances_", "panoptic_", "captions_", "person_keypoints_", "stuff_", "image_info_")  # of COCO's files
@@ -78,7 +79,7 @@ def find_jsons(root: Path, kind: str = "instances_") -> dict[str, Path]:
 
 
 def _of_kind(folder: Path, kind: str) -> list[Path]:
-    found = sorted(folder.glob("[!.]*.json"))
+    found = sorted(path for path in folder.glob("[!.]*.json") if path.name not in _RESULTS)
     others = tuple(other for other in _KINDS if other != kind)
     return [path for path in found if not path.name.startswith(others)] or found
 
