@@ -542,7 +542,7 @@ def test_a_folder_of_broken_photographs_is_one_line_and_leaves_nothing(run: Path
     result = imptool("predict", "photos")
     assert result.exit_code == 2
     assert "none of 1 photograph could be parsed: photos/a.jpg is not a readable picture" in result.stderr
-    assert list(Path("predictions/photos").iterdir()) == []
+    assert not Path("predictions").exists()
 
 
 def test_memory_of_masks_does_not_grow_with_the_photograph(run: Path) -> None:
