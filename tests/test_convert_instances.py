@@ -327,7 +327,8 @@ def test_an_empty_split_is_refused_before_anything_is_written(workplace: Path, i
     Path("data/drawn/none.txt").write_text("")
     Path("set.yaml").write_text(DRAWN + "splits: {train: some.txt, val: none.txt}\n")
     result = imptool("convert-instances", "set.yaml")
-    assert (result.exit_code, result.stderr) == (2, "Error: set.yaml: the split 'val' is empty\n")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: set.yaml: the split 'val' is empty: ")
     assert not Path("instances").exists()
 
 
