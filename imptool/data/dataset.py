@@ -327,7 +327,7 @@ def _described_here(folder: Path) -> Path | None:
     """
     found: list[Path] = []
     unreadable: list[InputError] = []
-    for path in sorted(folder.glob("*.y*ml")):
+    for path in sorted(filter(Path.is_file, folder.glob("*.y*ml"))):  # a pipe or folder describes nothing
         try:
             value = read_any_yaml(path)
         except InputError as error:
