@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -91,6 +91,7 @@ def test_instances_of_one_pixel_live_as_long_as_a_pixel_of_them_is_seen() -> Non
     assert sides.unique().tolist() == [0.5]  # never empty
 
 
+@settings(deadline=None)
 @given(size=st.tuples(st.integers(1, 60), st.integers(1, 60)), short=st.integers(32, 90), seed=st.integers(0, 99))
 def test_a_crop_of_a_map_is_the_window_of_the_resized_map(size: tuple[int, int], short: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -239,6 +240,7 @@ def things_of(semantic: np.ndarray) -> dict[str, torch.Tensor]:
 SIDES = st.tuples(st.integers(1, 7), st.integers(1, 7))
 
 
+@settings(deadline=None)
 @given(size=SIDES, other_size=SIDES, seed=st.integers(0, 10_000))
 def test_masks_boxes_map_and_pixels_agree_after_pasting(size: tuple[int, int], other_size: tuple[int, int], seed: int) -> None:
     """Pixel by pixel: what is pasted is the other's where a chosen mask lies on both, all else is as it was."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -72,6 +72,7 @@ def entries(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, i
     return image, cell, count, images, cells
 
 
+@settings(deadline=None)
 @given(entries(), st.data())
 def test_sums_are_those_of_a_dense_matrix(case, data):
     image, cell, count, images, cells = case
@@ -123,6 +124,7 @@ def test_interval_leaves_out_as_much_below_as_above():
     assert (low, high) == (pytest.approx(1), pytest.approx(9))
 
 
+@settings(deadline=None)
 @given(arrays(np.float64, (7, 2, 3), elements=st.one_of(st.just(np.nan), st.floats(-1, 1))))
 def test_interval_leaves_out_what_is_not_a_number(values):
     bounds = interval(values)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from click.testing import Result
 from conftest import CLASSES, draw_pair, run_imptool, write_workplace
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
@@ -227,6 +227,7 @@ def test_images_of_rare_classes_have_larger_repeat_factors() -> None:
     assert repeat_factors(shown, 0.0).tolist() == [1] * 16
 
 
+@settings(deadline=None)
 @given(repeats=st.lists(st.floats(1, 30), min_size=1, max_size=40), seed=st.integers(0, 99))
 def test_epoch_has_each_image_as_often_as_its_factor_says(repeats: list[float], seed: int) -> None:
     order = draw_order(np.array(repeats), np.random.default_rng(seed))
