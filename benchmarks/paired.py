@@ -184,8 +184,9 @@ def show_true_instances() -> None:
 
 def measure(run: Path, device: torch.device) -> dict[str, float]:
     trained = load_run(run, device=device)
-    request = Request(None, (10.0,), "", "", None, None, workers=1, console=QUIET)
-    result = evaluate_run(trained, request, dataset=None, device=device).result
+    with contextlib.ExitStack() as held:
+        request = Request(None, (10.0,), "", "", None, None, workers=0, console=QUIET, held=held)
+        result = evaluate_run(trained, request, dataset=None, device=device).result
     figures = result.measured[trained.name].figures
     return {
         "miou": figures["miou"],

@@ -16,7 +16,7 @@ import argparse
 import itertools
 import json
 import time
-from contextlib import chdir
+from contextlib import ExitStack, chdir
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,9 @@ def train_and_measure(recipe: Recipe, run: Path) -> dict[str, Any]:
         train(recipe, run, device=CPU, workers=0, console=QUIET, resume=any(run.glob("checkpoint-*.pt")))
     minutes = (time.monotonic() - began) / 60
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    request = Request(None, (10.0,), "", "", None, None, workers=1, console=QUIET)
-    result = evaluate_run(load_run(run, device=CPU), request, dataset=None, device=CPU).result
+    with ExitStack() as held:
+        request = Request(None, (10.0,), "", "", None, None, workers=0, console=QUIET, held=held)
+        result = evaluate_run(load_run(run, device=CPU), request, dataset=None, device=CPU).result
     figures = result.measured[recipe.model.name].figures
     return {
         "miou": figures["miou"],
