@@ -6,6 +6,11 @@ simulated on each, so that every difference between them is chance. Printed are,
 often the 95 % interval of a figure holds its value in the population, and how often that of the difference leaves out 0: a
 false star. Splits on which the figure rests on fewer than ten images take no part; the last row says what share does. The
 rule that `imptool eval` has for means is the jackknife that is stretched by the bias, from twenty images on.
+
+With --seeds, each model is trained with several seeds, and the figure is the gain of one model over another, a mean over
+seeds. Seeds differ in skill and in their errors on each image; images differ in how hard they are for a model. Printed are
+how often the interval holds the gain that all seeds and images would show, and the false stars of two equal models. The
+rule for means over seeds is the last one; each of the other two takes one factor for fixed.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from scipy import stats
 
 from imptool.metrics.average_precision import THRESHOLDS, Matches, resampled_average_precision
 from imptool.metrics.bootstrap import (
@@ -26,6 +32,7 @@ from imptool.metrics.bootstrap import (
     draw_weights,
     effective_images,
     interval,
+    interval_over_seeds,
     is_significant,
     leave_out_weights,
     mean_interval,
@@ -34,6 +41,9 @@ from imptool.metrics.confusion import class_iou, mean_of_present
 
 IMAGES = (12, 30, 120)
 REPLICATES = 200  # over many splits as good as 1000
+SEEDS = (3, 5)
+SPREADS = (0.02, 0.1, 0.3)  # of the errors of seeds: standard deviation, as a share of the errors
+ERRORS = 0.8  # of the better model, as a share of those of the other
 
 Model = Callable[[np.ndarray], np.ndarray]
 """From weights [b, N] to the figure of every class [b, C]."""
@@ -53,8 +63,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ccp", type=Path)
     parser.add_argument("--splits", type=int, default=400, help="for every number of images")
+    parser.add_argument("--seeds", action="store_true", help="means over seeds in place of single models")
     arguments = parser.parse_args()
     tags = read_areas(arguments.ccp)
+    if arguments.seeds:
+        for spread in SPREADS:
+            for title, by_column in measure_seeds(tags, spread, splits=arguments.splits).items():
+                print_table(f"Gain in {title}, seeds -/+ {spread:.0%}: intervals that hold it", by_column)
+        return
     groups = group_areas(tags, arguments.ccp)
     for title, areas, simulate, single in (
         ("mIOU of 58 tags", tags, simulate_maps, False),
@@ -63,11 +79,16 @@ def main() -> None:
         ("IOU of the rarest group in ten images", groups, simulate_maps, True),
     ):
         rates = measure(areas, simulate, single=single, splits=arguments.splits)
-        print(f"\n{title}: intervals that hold the value / false stars, percent\n")
-        print("| rule | " + " | ".join(f"{images} images" for images in IMAGES) + " |")
-        print("|---|" + "---:|" * len(IMAGES))
-        for rule in dict.fromkeys(rule for found in rates.values() for rule in found):
-            print(f"| {rule} | " + " | ".join(rates[images].get(rule, "-") for images in IMAGES) + " |", flush=True)
+        print_table(f"{title}: intervals that hold the value", {f"{images} images": cells for images, cells in rates.items()})
+
+
+def print_table(title: str, rates: dict[str, dict[str, str]]) -> None:
+    """A column for each of rates, a row for each rule."""
+    print(f"\n{title} / false stars, percent\n")
+    print("| rule | " + " | ".join(rates) + " |")
+    print("|---|" + "---:|" * len(rates))
+    for rule in dict.fromkeys(rule for found in rates.values() for rule in found):
+        print(f"| {rule} | " + " | ".join(found.get(rule, "-") for found in rates.values()) + " |", flush=True)
 
 
 def read_areas(ccp: Path) -> np.ndarray:
@@ -161,6 +182,68 @@ def _classes(shown: np.ndarray, *, single: bool) -> np.ndarray:
         return np.asarray(counts > 0)
     rarest = np.where(counts >= ENOUGH, counts, len(shown) + 1).argmin()
     return np.arange(len(counts)) == rarest
+
+
+def measure_seeds(areas: np.ndarray, spread: float, *, splits: int) -> dict[str, dict[str, dict[str, str]]]:
+    """By figure, column and rule the two rates, as they are printed.
+
+    Args:
+        areas: [M, C] of the population.
+        spread: of the errors of seeds.
+    """
+    rng = np.random.default_rng(0)
+    difficulty = rng.uniform(0.5, 1, len(areas))  # of an image, for all models
+    everything = np.ones((1, len(areas)), np.int64)
+    first, better = (
+        np.mean([model(everything)[0] for model in train(areas, difficulty, errors, spread, rng, seeds=200)], axis=0)
+        for errors in (1, ERRORS)
+    )
+    truth = better - first
+    cells: Any = defaultdict(lambda: defaultdict(dict))
+    for images in IMAGES[1:]:
+        weights = draw_weights(images, replicates=REPLICATES), leave_out_weights(images)
+        held, stars = defaultdict(list), defaultdict(list)
+        for _ in range(splits):
+            chosen = rng.choice(len(areas), images, replace=False)
+            shown = areas[chosen] > 0
+            models = [
+                train(areas[chosen], difficulty[chosen], errors, spread, rng, seeds=max(SEEDS)) for errors in (1, 1, ERRORS)
+            ]
+            for single in (False, True):
+                classes = _classes(shown, single=single)
+                count = effective_images(shown[:, classes].T.astype(int) @ shown[:, classes])
+                one, equal, other = ([mean_of(model, weights, classes, shown.sum(0)) for model in of] for of in models)
+                for seeds in SEEDS:
+                    for rule, (low, high) in rules_of_seeds(other[:seeds], one[:seeds], count, single=single).items():
+                        held[single, seeds, rule].append(low <= truth[classes].mean() <= high)
+                    for rule, bounds in rules_of_seeds(equal[:seeds], one[:seeds], count, single=single).items():
+                        stars[single, seeds, rule].append(is_significant(*bounds))
+        for (single, seeds, rule), holds in held.items():
+            title = "IOU of the rarest tag in ten images" if single else "mIOU of 58 tags"
+            rates = f"{100 * np.mean(holds):.0f} / {100 * np.mean(stars[single, seeds, rule]):.1f}"
+            cells[title][f"{seeds} seeds, {images} images"][rule] = rates
+    return cells
+
+
+def rules_of_seeds(ours: list[Mean], theirs: list[Mean], images: float, *, single: bool) -> dict[str, tuple[Any, Any]]:
+    """The interval of our gain by every rule."""
+    gains = [Mean(*(us - them for us, them in zip(*pair, strict=True))) for pair in zip(ours, theirs, strict=True)]
+    mean = Mean(*(np.mean(parts, axis=0) for parts in zip(*gains, strict=True)))
+    values = [gain.value for gain in gains]
+    replicates = mean.present, None if single else mean.left_out, images
+    return {
+        "seeds alone: Student's t": stats.ttest_1samp(values, 0).confidence_interval(),
+        "images alone": interval_over_seeds([mean.value], *replicates),
+        "seeds and images": interval_over_seeds(values, *replicates),
+    }
+
+
+def train(
+    areas: np.ndarray, difficulty: np.ndarray, errors: float, spread: float, rng: np.random.Generator, *, seeds: int
+) -> list[Model]:
+    """One model with several seeds: which images are hard for it is common to them, how large their errors are is not."""
+    hard = errors * difficulty * rng.uniform(0, 2, len(areas))
+    return [simulate_maps(areas, (hard * (1 + spread * rng.normal())).clip(0, 2), rng) for _ in range(seeds)]
 
 
 def simulate_maps(areas: np.ndarray, difficulty: np.ndarray, rng: np.random.Generator) -> Model:

@@ -110,6 +110,7 @@ def main() -> None:
     imptool train recipes/ccp_lite.yaml                   train a recipe's stages
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run, or of any predictions
     imptool compare runs/a runs/b                         evaluations side by side, and which differences are significant
+    imptool ablate ccp_cpu                                a grid of models and seeds, with intervals over both
     imptool predict folder-of-photographs                 label PNGs, overlays, COCO results, a page
     """
     try:
@@ -447,6 +448,13 @@ def train_command(
     help="Folder of the results.  [default, replaced: <run>/eval-<split>, or evaluations/<dataset>-<split>/<predictions>]",
 )
 @_tta
+@click.option(
+    "--canvas",
+    type=click.Choice(["detections", "empty", "true"]),
+    default="detections",
+    show_default=True,
+    help="What the canvas of a model that projects shows: what it detects, nothing, or the true instances.",
+)
 @_device
 @_workers
 def eval_command(
@@ -465,6 +473,7 @@ def eval_command(
     missing_as_background: bool,
     out: Path | None,
     tta: str | None,
+    canvas: str,
     device: str,
     workers: int,
 ) -> None:
@@ -502,12 +511,15 @@ def eval_command(
     of_prior = run is None and weights is None and dataset is not None and baseline is not None
     if tta is not None and (predictions is not None or of_prior):
         raise InputError("--tta is about the views that a model parses: measure a run or --weights, or leave it out")
+    if canvas != "detections" and (predictions is not None or of_prior):
+        raise InputError(f"--canvas {canvas} is about what a model projects: measure a run or --weights, or leave it out")
     widths = _band_widths(bands) if bands is not None else BANDS if boundary_bands else ()
     for option, size in (("--boundary-f", boundary_f), ("--boundary-iou", boundary_iou)):
         _check_size(option, size, whole=option == "--boundary-iou")
     with process_group(on_cpu=device == "cpu"), ExitStack() as held:
         console = _console()
-        request = Request(split, widths, boundary_f or "", boundary_iou or "", baseline, out, workers, console, held, tta)
+        sizes = (widths, boundary_f or "", boundary_iou or "")
+        request = Request(split, *sizes, baseline, out, workers, console, held, tta, canvas)
         if out is not None and is_main():
             held.enter_context(evaluation_folder(out))
         if predictions is not None and dataset is not None:
@@ -536,6 +548,69 @@ def eval_command(
             if evaluated.out is None:
                 say(console, "nothing was written: --out FOLDER writes figures, plots and report")
         _exit_with_failures(evaluated.result.failed)
+
+
+@main.command("ablate")
+@click.argument("recipe")
+@click.option("-o", "--override", multiple=True, metavar="KEY=VALUE", help="Change the recipe of all cells: -o solver.lr=0.01")
+@click.option("--cell", "cells", multiple=True, metavar="NAME", help="Do these cells alone.")
+@click.option("--seed", "seeds", multiple=True, type=int, metavar="N", help="Do these seeds alone.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the grid.  [default: ablations/<recipe>]")
+@click.option("--keep-weights", is_flag=True, help="Keep the weights of every cell, some 10 MB each.")
+@click.option("--report", is_flag=True, help="Train nothing: make tables, plots and page from what is finished.")
+@_device
+@_workers
+def ablate_command(
+    recipe: str,
+    override: tuple[str, ...],
+    cells: tuple[str, ...],
+    seeds: tuple[int, ...],
+    out: Path | None,
+    keep_weights: bool,
+    report: bool,
+    device: str,
+    workers: int,
+) -> None:
+    """Train and measure a grid: models times seeds. Tables with intervals over seeds and images, plots, and a page.
+
+    RECIPE is a grid YAML or the name of one that comes with imptool: a recipe, its changes by cell, and seeds. The first stage
+    is trained once for each seed. The same command goes on where it was stopped; started again in another terminal, or on
+    another machine that shares the folder, it takes cells that are free. torchrun starts one process for each GPU.
+
+    \b
+    imptool ablate ccp_cpu
+    imptool ablate ccp_cpu --cell panoptic-p2 --cell panoptic-p2-imp --seed 0
+    imptool ablate ccp_cpu --report
+    torchrun --nproc-per-node 2 -m imptool ablate ccp_cpu --device cpu
+    """
+    from imptool.ablate import check_folder, do_jobs
+    from imptool.ablation.grid import chosen, load_ablation, plan
+    from imptool.ablation.report import print_report, write_report
+    from imptool.ablation.results import load_results
+    from imptool.models.inference import choose_device
+    from imptool.recipe import parse_change
+    from imptool.train import Interrupted
+
+    ablation = load_ablation(recipe)
+    ablation = ablation.model_copy(update={"change": ablation.change | dict(map(parse_change, override))})
+    out = out or Path("ablations", Path(recipe).stem)
+    jobs, console = plan(ablation, out), _console()
+    wanted = chosen(jobs, cells, seeds)
+    check_folder(out)
+    if not report:
+        place = choose_device(device)
+        try:
+            do_jobs(wanted, ablation, device=place, workers=workers, keep_weights=keep_weights, console=console)
+        except Interrupted as stop:
+            click.echo(f"{stop}; the same command goes on", err=True)
+            sys.exit(130)
+    if _speaks():
+        results = load_results(ablation, jobs)
+        print_report(results, console)
+        for path in write_report(results, out):
+            say(console, str(path))
+        if results.diverged:
+            sys.exit(1)
 
 
 @main.command("compare")

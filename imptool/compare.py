@@ -205,15 +205,18 @@ def _models(compared: Comparison) -> Sheet:
     first = compared.runs[compared.first]
     title = f"{first.dataset}, split {first.split}, {len(first.images):,} photographs (percent)"
     rows: list[list[Cell]] = [[name, *(compared.figure(name, key) for key in keys)] for name in compared.runs]
-    captions = [f"in brackets: 95 % interval over photographs; {TOO_FEW}", _augmented(compared)]
-    return Sheet(title, ["run", *keys.values()], rows, "; ".join(filter(None, captions)))
+    captions = [f"in brackets: 95 % interval over photographs; {TOO_FEW}", *_conditions(compared)]
+    return Sheet(title, ["run", *keys.values()], rows, "; ".join(captions))
 
 
-def _augmented(compared: Comparison) -> str:
-    """Which runs were measured with test-time augmentation, and with which; "" where none was."""
-    if not any(run.tta for run in compared.runs.values()):
-        return ""
-    return "test-time augmentation: " + "; ".join(f"{name} {run.tta or 'none'}" for name, run in compared.runs.items())
+def _conditions(compared: Comparison) -> list[str]:
+    """What the runs were measured with, a line each: test-time augmentation and canvas, where they are not the usual in all."""
+    runs, lines = compared.runs, []
+    if any(run.tta for run in runs.values()):
+        lines.append("test-time augmentation: " + "; ".join(f"{name} {run.tta or 'none'}" for name, run in runs.items()))
+    if any(run.swapped for run in runs.values()):
+        lines.append("on the canvas: " + "; ".join(f"{name} {run.canvas or 'none'}" for name, run in runs.items()))
+    return lines
 
 
 def _differences(compared: Comparison) -> Sheet:
@@ -294,8 +297,8 @@ def print_comparison(compared: Comparison, console: Console, format_: str) -> No
             console.print(terminal_table(sheet, intervals=place < 2))
         if not compared.others:
             say(console, "one run has no differences: name a second one")
-    if format_ == "csv" and (augmented := _augmented(compared)):
-        click.echo(augmented, err=True)
+    for line in _conditions(compared) if format_ == "csv" else ():
+        click.echo(line, err=True)
     for key, sizes in compared.unlike.items():
         click.echo(f"left out: {WORDS[key]}, which was measured with different sizes ({sizes})", err=True)
 

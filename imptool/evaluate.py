@@ -17,7 +17,7 @@ from rich.console import Console
 from imptool import distributed
 from imptool.data.coco import read_json, read_truth
 from imptool.data.dataset import Dataset, load_dataset
-from imptool.data.instances import read_instances
+from imptool.data.instances import instances_to_detect, read_instances
 from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet
 from imptool.data.layouts import Item
 from imptool.data.output import check_apart, check_free, contents, refuse_link, results_folder
@@ -26,7 +26,7 @@ from imptool.evaluation.counts import Cells
 from imptool.evaluation.from_files import RESULTS, Predictions, find_maps, parse_remap, predicted_results
 from imptool.evaluation.instances import OF_MASKS, OWN_BOXES, InstanceTally
 from imptool.evaluation.measure import PRIOR, add_precision, measure
-from imptool.evaluation.record import COUNTS, METRICS, PER_IMAGE, Evaluation, write_record
+from imptool.evaluation.record import CANVASES, COUNTS, METRICS, PER_IMAGE, Evaluation, write_record
 from imptool.evaluation.report import draw_examples, write_plots, write_report
 from imptool.evaluation.sheets import bands_sheet, classes_sheet, precision_shares, summary_sheet
 from imptool.files import InputError
@@ -53,6 +53,7 @@ class Request:
         out: None for a folder of its own; else the caller holds it.
         held: keeps hold of the folder of its own until all is written.
         tta: test-time augmentation of a run, as `parse_tta` takes it.
+        canvas: what is on the canvas of a run, of `CANVASES`.
     """
 
     split: str | None
@@ -65,6 +66,7 @@ class Request:
     console: Console
     held: ExitStack
     tta: str | None = None
+    canvas: str = "detections"
 
     def cells(self, labels: LabelSet) -> Cells:
         return Cells(len(labels.classes), self.bands, self.boundary_f, self.boundary_iou)
@@ -104,33 +106,65 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
     """Measure a trained run on a split of its dataset, or of another with the same classes.
 
     Raises:
-        InputError: the dataset has other classes than the model; as `parse_tta` and `measure`.
+        InputError: the dataset has other classes than the model; the model has no canvas that something else could be on; as
+            `parse_tta` and `measure`.
     """
     from imptool.evaluation.from_run import RunPredictions  # torch takes seconds
 
-    recipe = trained.recipe
+    recipe, canvas = trained.recipe, request.canvas
+    _check_canvas(request, trained)
     found = load_dataset(dataset or recipe.dataset)
     if difference := trained.labels.difference(found.labels):
         raise InputError(f"{trained.source} was trained for other classes than {found.source} has: {difference}")
     split = recipe.val_split if request.split is None else request.split
     labels = trained.labels  # of older weights, the dataset says what is left and what right
     tta = parse_tta(request.tta, labels if labels.left_right is not None else replace(labels, left_right=found.left_right))
-    own, check = _folder_of_weights(trained.source, found, split, str(tta))
+    own, check = _folder_of_weights(trained.source, found, split, str(tta), canvas)
     out = request.claim(own, found.folders, check=check)
-    source = RunPredictions(trained, found, device, tta)
+    document = read_instances(found, split) if trained.model.detects else None
+    source = RunPredictions(trained, found, device, tta, _on_canvas(canvas, document, found.labels))
     result = measure(
         source,
         main=trained.name,
-        about={"model": trained.name, "weights": str(trained.source), "tta": str(tta), "recipe": recipe.to_plain()},
+        about={
+            "model": trained.name,
+            "weights": str(trained.source),
+            "tta": str(tta),
+            **({"canvas": canvas} if trained.model.projection else {}),
+            "recipe": recipe.to_plain(),
+        },
         dataset=found,
         split=split,
         cells=request.cells(found.labels),
-        instances=_tally(read_instances(found, split), found.labels) if trained.model.detects else None,
+        instances=None if document is None else _tally(document, found.labels),
         prior_from=recipe.train_split if request.baseline else None,
         workers=request.workers,
         console=request.console,
     )
     return Evaluated(result, out, found, source)
+
+
+def _check_canvas(request: Request, trained: TrainedModel) -> None:
+    """InputError where the canvas that is asked for cannot be that of this model, or of several views."""
+    if request.canvas not in CANVASES:
+        raise InputError(f"--canvas {request.canvas}: choose one of {', '.join(CANVASES)}")
+    if request.canvas == "detections":
+        return
+    if trained.model.projection is None:
+        from imptool.models import MODELS  # torch takes seconds
+
+        projecting = ", ".join(name for name in MODELS if name.endswith("-imp"))
+        raise InputError(f"{trained.name} has no canvas: --canvas is for models that project masks: {projecting}")
+    if request.tta is not None:
+        raise InputError(f"--canvas {request.canvas} is measured on one view of each photograph: leave out --tta")
+
+
+def _on_canvas(canvas: str, document: Mapping[str, Any] | None, labels: LabelSet) -> dict[str, list[dict[str, Any]]] | None:
+    """The annotations that go onto the canvas of each image, by its `file_name`; None where detections do."""
+    if canvas == "detections" or document is None:
+        return None
+    instances = instances_to_detect(document, labels) if canvas == "true" else {}
+    return {image["file_name"]: instances.get(image["id"], []) for image in document["images"]}
 
 
 def evaluate_prior(request: Request, *, dataset: str) -> Evaluated:
@@ -297,12 +331,15 @@ def _check_own(folder: Path, *, measured: Path, source: str) -> None:
         raise InputError(f"{folder} already holds results of {of}: choose another --out")
 
 
-def _folder_of_weights(weights: Path, dataset: Dataset, split: str, tta: str) -> tuple[Path, Callable[[Path], object]]:
+def _folder_of_weights(
+    weights: Path, dataset: Dataset, split: str, tta: str, canvas: str
+) -> tuple[Path, Callable[[Path], object]]:
     """In their run, or a folder of their own where they are in none; best weights and early stages are told from the last.
 
-    So is test-time augmentation: it does not replace an evaluation without. Gives what to ask of the folder as well.
+    So are test-time augmentation and another canvas: they do not replace an evaluation without. Gives what to ask of the
+    folder as well.
     """
-    suffix = f"-tta-{tta.replace(',', '-')}" if tta else ""
+    suffix = f"-tta-{tta.replace(',', '-')}" if tta else "" if canvas == "detections" else f"-canvas-{canvas}"
     if not (weights.parent / "recipe.yaml").is_file():
         check = partial(_check_own, measured=weights, source=str(dataset.source))
         return own_folder(weights, dataset.name, split, suffix), check
@@ -340,5 +377,7 @@ def print_evaluation(result: Evaluation, console: Console) -> None:
         say(console, f"photographs with a non-empty canvas: {result.canvas_nonempty:.1%}")
     if result.tta:
         say(console, f"test-time augmentation: {result.tta}")
+    if result.swapped:
+        say(console, f"on the canvas: {CANVASES[result.canvas]}")
     for note in result.notes:
         say(console, f"note: {note}")

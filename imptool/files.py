@@ -47,6 +47,10 @@ class InputError(Exception):
         self.kind = kind
 
 
+class Held(InputError):
+    """Another process is at work in a folder."""
+
+
 class Limit(NamedTuple):
     """The largest file of a kind, far above any use, and the way out: a wrong file is told before it fills the memory."""
 
@@ -358,7 +362,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     The system lets go of it when we end, however we end.
 
     Raises:
-        InputError: another process holds it, it is no folder, or it cannot be written to.
+        Held: another process holds it.
+        InputError: it is no folder, or it cannot be written to.
     """
     descriptor, made = _take_lock(folder)
     try:
@@ -384,7 +389,7 @@ def _take_lock(folder: Path) -> tuple[int | None, list[Path]]:
                 if descriptor is not None or fcntl is None:
                     return descriptor, made
     except BlockingIOError as error:
-        raise InputError(f"another process is at work in {folder}: wait for it, or choose another --out") from error
+        raise Held(f"another process is at work in {folder}: wait for it, or choose another --out") from error
     except OSError as error:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file, not a folder: choose another --out") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from imptool.files import (
     RECIPES,
@@ -109,6 +109,13 @@ class Projection(Strict):
     sampling: Literal["cells", "bilinear"] = "cells"  # cells is the paper's; see kernels/README.md
     threshold: float = Field(default=0.25, ge=0, le=1)  # of mask-rcnn-imp: background where no layer is above it
     detach: bool = False  # stop the semantic loss at the canvas instead of letting it reach masks and scores
+    training: Literal["detections", "true", "mixed"] = "detections"  # mixed: in half the images the true instances, by chance
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # of the canvas, 0..1, where it stands beside the features
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _word_true(cls, value: object) -> object:
+        return "true" if value is True else value  # as YAML reads the word
 
 
 class Compute(Strict):
@@ -233,8 +240,12 @@ class Recipe(Strict):
         return self.model_dump(by_alias=True)
 
 
-def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by path or by the name of one that comes with imptool, with `extends` and `key=value` overrides.
+Change = tuple[str, Any]
+"""A key of a recipe, with dots between its parts, and its new value."""
+
+
+def load_recipe(source: str, changes: Sequence[str | Change] = ()) -> Recipe:
+    """Read a recipe by path or by the name of one that comes with imptool, with `extends` and changes: `key=value` or pairs.
 
     Raises:
         InputError: no such recipe, an unknown key (with the nearest known one) or a value outside its rule.
@@ -242,10 +253,24 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     path = find_yaml(source, RECIPES)
     if path is None:
         raise InputError(f"no recipe {source}{_shipped_recipes(source)}")
-    values = _read_extended(path, ())
-    for override in overrides:
-        _override(values, override)
-    return parse_strict(Recipe, values, source=" -o ".join([str(path), *overrides]))
+    values, pairs = _read_extended(path, ()), [parse_change(change) for change in changes]
+    for key, value in pairs:
+        _change(values, key, value)
+    told = [f"{key}={value}" for key, value in pairs]
+    return parse_strict(Recipe, values, source=" -o ".join([str(path), *told]))
+
+
+def parse_change(change: str | Change) -> Change:
+    """The pair that `key=value` stands for, its value as YAML; a pair is given back."""
+    if not isinstance(change, str):
+        return change
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise InputError(f"-o {change}: write key=value, such as -o solver.lr=0.01")
+    try:
+        return key, parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"-o {change}: '{text}' is not a YAML value") from error
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
@@ -280,18 +305,12 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"-o {override}: write key=value, such as -o solver.lr=0.01")
+def _change(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for depth, parent in enumerate(parents):
         if depth == 1 and parents[0] == "stages" and parent not in values:
-            raise InputError(f"-o {override}: there is no stage '{parent}'{nearest(parent, values)}")
+            raise InputError(f"-o {key}={value}: there is no stage '{parent}'{nearest(parent, values)}")
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise InputError(f"-o {override}: {parent} is a value, not a section")
-    try:
-        values[last] = parse_yaml(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"-o {override}: '{text}' is not a YAML value") from error
+            raise InputError(f"-o {key}={value}: {parent} is a value, not a section")
+    values[last] = copy.deepcopy(value)

@@ -17,6 +17,7 @@ from imptool.metrics.bootstrap import (
     draw_weights,
     effective_images,
     interval,
+    interval_over_seeds,
     is_significant,
     leave_out_weights,
     mean_interval,
@@ -235,6 +236,75 @@ def test_interval_of_a_mean_on_one_image_is_not_known():
         mean_interval(0.5, [0.5], [0.4, 0.6], 2, level=95)
 
 
+def test_interval_of_one_seed_is_that_over_images():
+    rng = np.random.default_rng(8)
+    value, drawn, left_out = rng.random(3), rng.random((50, 3)), rng.random((20, 3))
+    for level in (0.8, 0.95):
+        over_seeds = interval_over_seeds([value], drawn, left_out, [20, 4, 1], level=level)
+        np.testing.assert_array_equal(over_seeds, mean_interval(value, drawn, left_out, [20, 4, 1], level=level))
+        over_seeds = interval_over_seeds([value], drawn, None, [20, 4, 1], level=level)
+        np.testing.assert_array_equal(over_seeds, interval(drawn, level=level))
+
+
+@pytest.mark.parametrize(("of_seeds", "of_images"), [(1, 3), (1, 0.1), (0, 1), (1, 0), (0, 0)])
+def test_interval_over_seeds_is_welchs_where_seeds_and_images_only_add_up(of_seeds, of_images):
+    """Of a + b a mean over seeds and images is that of a plus that of b: a difference of two samples, a and -b."""
+    rng = np.random.default_rng(9)
+    seeds, images = of_seeds * rng.normal(size=4), of_images * rng.normal(size=15)
+    table = seeds[:, None] + images
+    left_out = (leave_out_weights(15) @ table.T / 14).mean(axis=1)
+    low, high = interval_over_seeds(table.mean(axis=1), [table.mean()], left_out, 15)
+    if of_seeds == of_images == 0:
+        assert (low, high) == (0, 0)
+        return
+    if of_images == 0:  # where one sample is constant, SciPy has another test
+        expected = stats.ttest_1samp(seeds, 0).confidence_interval()
+    elif of_seeds == 0:
+        expected = stats.ttest_1samp(images, 0).confidence_interval()
+    else:
+        expected = stats.ttest_ind(seeds, -images, equal_var=False).confidence_interval()
+    np.testing.assert_allclose([low, high], expected)
+
+
+def test_interval_over_seeds_of_a_figure_without_jackknife_has_the_variance_of_its_draws():
+    rng = np.random.default_rng(10)
+    seeds, images = rng.normal(size=4), 10 * rng.normal(size=300)
+    drawn = draw_weights(300, replicates=4000) @ images / 300 + seeds.mean()
+    bounds = interval_over_seeds(seeds + images.mean(), drawn, None, 300)
+    welch = stats.ttest_ind(seeds, -images, equal_var=False).confidence_interval()
+    np.testing.assert_allclose(bounds, welch, atol=0.04 * (welch.high - welch.low))
+
+
+def test_interval_over_seeds_is_stretched_against_its_bias():
+    """Draws that are 0.1 too high on average: down by 0.1, and not up."""
+    left_out, values = [0.4, 0.5, 0.6], [0.4, 0.6]
+    low, high = interval_over_seeds(values, [0.55, 0.65], left_out, 3)
+    plain_low, plain_high = interval_over_seeds(values, [0.5], left_out, 3)
+    assert (low, high) == (pytest.approx(plain_low - 0.1), pytest.approx(plain_high))
+
+
+def test_interval_over_seeds_is_not_known_of_one_image_or_without_a_seed():
+    known = [[0.5, 0.5, 0.5], [0.6, 0.6, np.nan]]
+    low, high = interval_over_seeds(known, np.full((2, 3), 0.5), [[0.4] * 3, [0.6] * 3], [2, 1, 2])
+    assert np.isnan([low, high]).tolist() == [[False, True, True]] * 2
+    with pytest.raises(ValueError, match="values must be of at least one seed"):
+        interval_over_seeds(np.empty((0, 3)), np.empty((2, 3)), None, 10)
+    with pytest.raises(ValueError, match="level must be between 0 and 1, got 95"):
+        interval_over_seeds([0.5, 0.6], [0.5], None, 10, level=95)
+
+
+@pytest.mark.parametrize("spread", [0.1, 1, 10])
+def test_interval_over_seeds_holds_the_true_value_at_least_as_often_as_it_says(spread):
+    """Of 3 seeds on 40 images that differ by seed, image and both; the seeds as much as the images, ten times less or more."""
+    rng = np.random.default_rng(11)
+    by_seed, by_image = spread * rng.normal(size=(3, 1, 2000)) / np.sqrt(40 / 3), rng.normal(size=(1, 40, 2000))
+    table = by_seed + by_image + rng.normal(size=(3, 40, 2000))
+    left_out = (table.sum(axis=1, keepdims=True) - table).mean(axis=0) / 39
+    values = table.mean(axis=1)
+    low, high = interval_over_seeds(values, [values.mean(axis=0)], left_out, 40)
+    assert 0.94 < np.mean((low <= 0) & (high >= 0)) < 0.99
+
+
 @pytest.mark.parametrize(
     ("shows", "expected"),
     [
@@ -277,6 +347,7 @@ def test_of_models_that_are_alike_few_differ_significantly():
 
 
 def test_definitions_name_what_is_done():
-    assert DEFINITIONS.keys() == {"interval", "images", "paired_difference"}
+    assert DEFINITIONS.keys() == {"interval", "interval_over_seeds", "images", "paired_difference"}
     assert f"{LEVEL:.0%}" in DEFINITIONS["interval"]
     assert f"{REPLICATES} times" in DEFINITIONS["interval"]
+    assert f"{LEVEL:.0%}" in DEFINITIONS["interval_over_seeds"]

@@ -3,15 +3,16 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
-from imptool.report.plots import plot_bands, plot_class_bars, plot_confusion
+from imptool.report.plots import plot_bands, plot_class_bars, plot_class_gains, plot_confusion, plot_curves, plot_gain
 
 NAN = float("nan")
 
@@ -175,13 +176,89 @@ def test_shades_and_numbers_differ_in_grey_as_well(tmp_path, drawn):
         assert (max(behind, letter) + 0.05) / (min(behind, letter) + 0.05) >= 4.5, text.get_text()
 
 
+def curve_plot(path: Path) -> Sequence[Path]:
+    return plot_curves(path, {"$a$ run": {200: [0.2, 0.3, 0.7], 100: [0.1, 0.2, NAN]}, "_b": {100: [0.5], 200: [NAN]}})
+
+
+def test_a_curve_is_the_mean_of_the_seeds_in_a_band_from_the_lowest_to_the_highest(tmp_path, drawn):
+    curve_plot(tmp_path / "curves.png")
+    [axes] = drawn[0].axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[100, 200]] * 2
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([15, 40])
+    assert list(axes.lines[1].get_ydata()) == pytest.approx([50, NAN], nan_ok=True)
+    [band], nothing = (part.get_paths() for part in axes.collections)
+    assert {(round(x), round(y)) for x, y in band.vertices} == {(100, 10), (100, 20), (200, 20), (200, 70)}
+    assert nothing == []  # a single seed is a line alone
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [r"\$a\$ run", "_b"]
+
+
+def gain_plot(path: Path) -> Sequence[Path]:
+    points = [("$a$", 0.2, 0.02, 0.01, 0.04), ("b", 0.3, -0.01, NAN, NAN), ("of the labels", NAN, 0.1, 0.08, 0.12)]
+    return plot_gain(path, points)
+
+
+def test_a_gain_stands_at_its_ap_and_that_of_true_instances_apart(tmp_path, drawn):
+    gain_plot(tmp_path / "gain.png")
+    detected, true = drawn[0].axes
+    zero = {tuple(axes.lines[-1].get_ydata()) for axes in (detected, true)}
+    assert zero == {(0, 0)}
+    points = [[float(value[0]) for value in line.get_data()] for line in detected.lines[:-1]]
+    assert points == [pytest.approx([20, 2]), pytest.approx([30, -1])]
+    assert list(true.lines[0].get_ydata()) == [pytest.approx(10)]
+    assert detected.collections[0].get_segments()[0].tolist() == [pytest.approx([20, 1]), pytest.approx([20, 4])]
+    assert [label.get_text() for label in true.get_xticklabels()] == ["true\ninstances"]
+    assert detected.get_ylim() == true.get_ylim()
+    assert [text.get_text() for axes in (detected, true) for text in axes.texts] == [r"\$a\$", "b", "of the labels"]
+
+
+@pytest.mark.parametrize("true", [0, 1, 3])
+@pytest.mark.parametrize("near", [0, 1, 8])
+def test_no_names_of_gains_overlap(tmp_path, drawn, near, true):
+    points = [(f"model number {place}", 0.2 + 0.02 * place, 0.01, 0.0, 0.02) for place in range(near)]
+    points += [(f"model {place} on true instances", NAN, 0.01 * place, 0.0, 0.02) for place in range(true)]
+    plot_gain(tmp_path / "gain.png", points)
+    boxes = [text.get_window_extent() for axes in drawn[0].axes for text in axes.texts]
+    assert len(boxes) == near + true
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    bars = [Bbox(axes.transData.transform(bar.get_segments()[0])) for axes in drawn[0].axes for bar in axes.collections]
+    markers = [line.get_window_extent() for axes in drawn[0].axes for line in axes.lines]
+    assert not any(box.overlaps(other) for box in boxes for other in [*bars, *markers])
+    whole = drawn[0].bbox
+    assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 for box in boxes)
+
+
+def class_gain_plot(path: Path) -> Sequence[Path]:
+    gains = np.array([[0.02, -0.01, 0.05], [NAN] * 3, [-0.03, NAN, NAN]])
+    return plot_class_gains(path, ["coat", "$hat$", "bag"], gains, [30, 0, 1200], [400, NAN, 81])
+
+
+def test_gains_of_classes_are_sorted_by_their_instances(tmp_path, drawn):
+    class_gain_plot(tmp_path / "classes.png")
+    [axes] = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["bag (1,200, 9 px)", "coat (30, 20 px)", r"\$hat\$ (0)"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
+    assert [bar.get_width() for bar in axes.containers[0]] == pytest.approx([-3, 2, NAN], nan_ok=True)
+    [whiskers] = axes.collections
+    assert whiskers.get_segments()[1].tolist() == [pytest.approx([-1, 1]), pytest.approx([5, 1])]
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [("absent", (0, 2))]
+
+
+@pytest.mark.parametrize("classes", [0, 1, 60])
+def test_no_names_overlap_beside_the_gains(tmp_path, drawn, classes):
+    names = [f"garment number {place} of those" for place in range(classes)]
+    plot_class_gains(tmp_path / "classes.png", names, np.zeros((classes, 3)), [9] * classes, [100.0] * classes)
+    labels = drawn[0].axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == [f"{name} (9, 10 px)" for name in names]
+    assert not any(one.get_window_extent().overlaps(other.get_window_extent()) for one, other in pairwise(labels))
+
+
 def band_plot(path: Path) -> Sequence[Path]:
     ends = np.array([[0.1, 0.3], [0.2, 0.4]])
     curves = {"$a$ run": {"miou": [0.2, 0.3], "macc": [0.2, 0.3]}}
     return plot_bands(path, [1, 5], curves, {"$a$ run": {"miou": ends, "macc": ends}})
 
 
-@pytest.mark.parametrize("plot", [band_plot, bar_plot, confusion_plot])
+@pytest.mark.parametrize("plot", [band_plot, bar_plot, confusion_plot, curve_plot, gain_plot, class_gain_plot])
 def test_equal_values_write_equal_bytes_and_an_svg_brings_its_letters(tmp_path, plot: Callable[[Path], Sequence[Path]]):
     first, second = plot(tmp_path / "a" / "plot.png"), plot(tmp_path / "b" / "plot.png")
     assert [path.suffix for path in first] == [".png", ".svg"]
@@ -207,6 +284,10 @@ def test_equal_values_write_equal_bytes_and_an_svg_brings_its_letters(tmp_path, 
                 path, [1], {"run": {"miou": [0.5], "macc": [0.5]}}, {"run": {"miou": np.zeros(2), "macc": np.zeros(2)}}
             ),
             r"the intervals of miou of run must be \[1, 2\], got \[2\]",
+        ),
+        (
+            lambda path: plot_class_gains(path, ["a"], np.zeros((1, 2)), [1], []),
+            r"gains must be \[1, 3\], instances and areas \[1\], got \[1, 2\], \[1\] and \[0\]",
         ),
         (lambda path: plot_confusion(path, ["a"], np.zeros((2, 2))), r"confusion must be \[1, 1\] for 1 classes, got \[2, 2\]"),
     ],

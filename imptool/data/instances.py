@@ -10,6 +10,7 @@ from typing import Any
 from imptool.data.coco import read_coco
 from imptool.data.dataset import Dataset
 from imptool.data.export import Export, file_name, label_hash
+from imptool.data.label_set import LabelSet
 from imptool.files import InputError, some
 
 INSTANCES = Path("instances")
@@ -58,6 +59,22 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
             "convert again with --force"
         )
     return document
+
+
+def instances_to_detect(document: Mapping[str, Any], labels: LabelSet) -> dict[int, list[dict[str, Any]]]:
+    """What there is to detect in the images that show anything, by their ids: things that are no crowds.
+
+    Args:
+        document: as `read_instances` gives it.
+    Returns:
+        `category_id` and `segmentation` of each instance; nothing else is kept, as every process that reads owns a copy.
+    """
+    things = {labels.ids[channel] for channel in labels.things}
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in document["annotations"]:
+        if row["category_id"] in things and not row.get("iscrowd", 0):  # a crowd is no instance to learn
+            found.setdefault(row["image_id"], []).append({key: row[key] for key in ("category_id", "segmentation")})
+    return found
 
 
 def untaught(dataset: Dataset, split: str, document: Mapping[str, Any], val: str, val_document: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from imptool.data.coco import decode_masks
 from imptool.data.dataset import Dataset
 from imptool.data.export import file_name
 from imptool.data.images import read_image, resize_image
+from imptool.data.instances import instances_to_detect
 from imptool.data.label_set import LabelSet
 from imptool.data.layouts import Item
 from imptool.files import InputError
@@ -62,14 +63,10 @@ class TrainingSamples(TorchDataset[Sample]):
         self, dataset: Dataset, split: str, document: Mapping[str, Any], *, size: Input, augment: Augment, seed: int
     ) -> None:
         items = {file_name(dataset, item): item for item in dataset.split(split)}
-        things = {dataset.labels.ids[channel] for channel in dataset.labels.things}
-        annotations: dict[int, list[dict[str, Any]]] = {}
+        annotations = instances_to_detect(document, dataset.labels)
         shown: dict[int, set[int]] = {image["id"]: set() for image in document["images"]}
         for row in document["annotations"]:
             shown[row["image_id"]].add(row["category_id"])
-            if row["category_id"] in things and not row.get("iscrowd", 0):  # a crowd is no instance to learn
-                kept = {key: row[key] for key in ("category_id", "segmentation")}  # each worker comes to own a copy
-                annotations.setdefault(row["image_id"], []).append(kept)
         self.pairs: list[tuple[Item, list[dict[str, Any]]]] = [
             (items[image["file_name"]], annotations.get(image["id"], [])) for image in document["images"]
         ]
@@ -122,10 +119,7 @@ class TrainingSamples(TorchDataset[Sample]):
         image, ids = read_image(item.image), self.dataset.read_labels(item)
         view = draw_view((ids.shape[0], ids.shape[1]), self.size, self.augment, rng)
         labels = self.dataset.labels
-        try:
-            target = instance_target(annotations, labels, view, size=(ids.shape[0], ids.shape[1]))
-        except ValueError as error:
-            raise InputError(f"{item.image}: its instances do not fit it ({error}): convert again with --force") from error
+        target = item_target(item, annotations, labels, view, size=(ids.shape[0], ids.shape[1]))
         target["semantic"] = torch.from_numpy(view.sample(labels.to_channels(ids)).astype(np.int64))
         tensor = jitter(image_tensor(view.cut(resize_image(image, view.size))), self.augment, rng)
         return mirror(tensor, target, labels, self.dataset.left_right) if mirrored else (tensor, target)
@@ -162,6 +156,16 @@ def draw_order(repeats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     ends = np.cumsum(repeats[order])
     steps = (np.arange(len(order)) + rng.random()) * (ends[-1] / len(order))
     return rng.permutation(order[np.searchsorted(ends[:-1], steps, side="right")])
+
+
+def item_target(
+    item: Item, annotations: Sequence[Mapping[str, Any]], labels: LabelSet, view: View, *, size: tuple[int, int]
+) -> Target:
+    """`instance_target` of an item of a dataset; InputError where its converted instances do not fit its photograph."""
+    try:
+        return instance_target(annotations, labels, view, size=size)
+    except ValueError as error:
+        raise InputError(f"{item.image}: its instances do not fit it ({error}): convert again with --force") from error
 
 
 def instance_target(annotations: Sequence[Mapping[str, Any]], labels: LabelSet, view: View, *, size: tuple[int, int]) -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,7 @@ class Resampled:
         drawn: the figures of drawn splits, each [B]; {} where there are too few photographs for any interval.
         left_out: the means over classes of splits without some photographs, each [G]; {} as well.
         least: the smallest possible value.
+        by_seed: of means over trainings (`over_seeds`), the figures of each, each [S]; {} of a single training.
     """
 
     values: Mapping[str, float]
@@ -48,6 +49,7 @@ class Resampled:
     drawn: Mapping[str, np.ndarray]
     left_out: Mapping[str, np.ndarray]
     least: float = 0
+    by_seed: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
@@ -56,15 +58,19 @@ class Resampled:
         others = [key for key in self.drawn if key not in self.left_out and self.photographs[key] >= bootstrap.ENOUGH]
         found = dict.fromkeys(self.values, (math.nan, math.nan))
         if others:
-            found |= self._named(others, *bootstrap.interval(_columns(self.drawn, others)))
+            found |= self._over_seeds(others, None)
         if means:
-            values, images = ([of[key] for key in means] for of in (self.values, self.photographs))
-            replicates = _columns(self.drawn, means), _columns(self.left_out, means)
-            found |= self._named(means, *bootstrap.mean_interval(values, *replicates, images))
+            found |= self._over_seeds(means, _columns(self.left_out, means))
         return found
 
     def less(self, other: Resampled) -> Resampled:
-        """The differences of the figures that both have; each rests on the fewer photographs of the two."""
+        """The differences of the figures that both have; each rests on the fewer photographs of the two.
+
+        Raises:
+            ValueError: one is a mean over seeds: that of differences has their interval.
+        """
+        if self.by_seed or other.by_seed:
+            raise ValueError("take the differences seed by seed, then their mean: over_seeds([a.less(b), ...])")
         keys = [key for key in self.values if key in other.values]
         return Resampled(
             {key: self.values[key] - other.values[key] for key in keys},
@@ -81,11 +87,53 @@ class Resampled:
             {**self.photographs, **other.photographs},
             {**self.drawn, **other.drawn},
             {**self.left_out, **other.left_out},
+            min(self.least, other.least),
+            {**self.by_seed, **other.by_seed},
         )
 
-    def _named(self, keys: Sequence[str], low: np.ndarray, high: np.ndarray) -> dict[str, Interval]:
-        ends = (end.clip(self.least, 1).tolist() for end in (low, high))
+    def _over_seeds(self, keys: Sequence[str], left_out: np.ndarray | None) -> dict[str, Interval]:
+        """The intervals of means over classes, with their left_out [G, n]; of other figures, with None."""
+        seeds = np.stack([np.atleast_1d(self.by_seed.get(key, self.values[key])) for key in keys], axis=1)
+        images = [self.photographs[key] for key in keys]
+        low_high = bootstrap.interval_over_seeds(seeds, _columns(self.drawn, keys), left_out, images)
+        ends = (end.clip(self.least, 1).tolist() for end in low_high)
         return dict(zip(keys, zip(*ends, strict=True), strict=True))
+
+
+def over_seeds(parts: Sequence[Resampled]) -> Resampled:
+    """The means over trainings with several seeds, measured on the same photographs; their intervals hold for other seeds, too.
+
+    The difference of two models with the same seeds is `over_seeds([a.less(b) for a, b in zip(ours, theirs)])`.
+
+    Args:
+        parts: S, one of each seed.
+    Returns:
+        values: the means over the seeds that have a figure; photographs: the fewest of a seed. A figure that a seed lacks
+        is nan there in by_seed, rests on 0 photographs and so has no interval.
+    Raises:
+        ValueError: there is no part.
+    """
+    if not parts:
+        raise ValueError("parts must be of at least one seed")
+    keys = list(dict.fromkeys(key for part in parts for key in part.values))
+    by_seed = {key: np.array([part.values.get(key, math.nan) for part in parts]) for key in keys}
+    return Resampled(
+        {key: float(confusion.mean_of_present(seeds)) for key, seeds in by_seed.items()},
+        {key: min(part.photographs.get(key, 0) for part in parts) for key in keys},
+        _means_over_seeds([part.drawn for part in parts]),
+        _means_over_seeds([part.left_out for part in parts]),
+        min(part.least for part in parts),
+        by_seed,
+    )
+
+
+def _means_over_seeds(replicates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Of the figures that all seeds have, the mean of each replicate over the seeds that have it there."""
+    return {
+        key: confusion.mean_of_present(np.stack([seed[key] for seed in replicates], axis=-1))
+        for key in replicates[0]
+        if all(key in seed for seed in replicates)
+    }
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,13 @@ from imptool.metrics.conventions import DEFINITIONS as CONVENTIONS
 from imptool.metrics.conventions import conventions
 
 SCHEMA = 2  # of metrics.json
-ABOUT = ("model", "weights", "tta", "recipe", "predictions", "remap", "resize", "missing_as_background")
+ABOUT = ("model", "weights", "tta", "canvas", "recipe", "predictions", "remap", "resize", "missing_as_background")
+CANVASES = {
+    "detections": "what the model detects",
+    "empty": "nothing, in place of what the model detects",
+    "true": "the true instances, in place of what the model detects",
+}
+"""What can be on the canvas of a model that is measured."""
 METRICS, PER_IMAGE, COUNTS = "metrics.json", "per_image.csv", "per_image.npz"
 RESAMPLED = ("AP", "AP50")  # which have intervals
 _DAMAGE = (  # what reading a file raises that was cut, edited or swapped
@@ -52,7 +58,8 @@ class Evaluation:
         dataset: the dataset's name; `source` is where its description lies.
         labels_hash: tells classes, photographs and label maps from any others; "" where no label map was read.
         instances_hash: the same of the instances that AP is measured against; "" where it is not.
-        about: what was measured: model, weights, recipe and test-time augmentation ("" for none), or the predictions' path.
+        about: what was measured: model, weights, recipe, test-time augmentation ("" for none) and what was on the canvas, where
+            there is one; or the predictions' path.
         main: the predictor that is meant; the others stand beside it.
         images: the names of the photographs, sorted.
         measured: by predictor; the main one first.
@@ -81,6 +88,17 @@ class Evaluation:
     def tta(self) -> str:
         """The test-time augmentation that the figures are with, "" for none."""
         return str(self.about.get("tta") or "")
+
+    @property
+    def canvas(self) -> str:
+        """What was on the canvas, of `CANVASES`; "" of what has none."""
+        own = "" if math.isnan(self.canvas_nonempty) else "detections"  # of evaluations that do not say
+        return str(self.about.get("canvas") or own)
+
+    @property
+    def swapped(self) -> bool:
+        """Whether anything else than the model's own detections was on its canvas."""
+        return self.canvas not in ("", "detections")
 
     @property
     def instances(self) -> dict[int, int]:

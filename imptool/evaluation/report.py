@@ -16,7 +16,7 @@ from imptool.data.export import file_name
 from imptool.data.images import read_image
 from imptool.data.layouts import Item
 from imptool.evaluation.figures import DEFINITIONS, Measured
-from imptool.evaluation.record import Evaluation, versions
+from imptool.evaluation.record import CANVASES, Evaluation, versions
 from imptool.evaluation.sheets import (
     WORDS,
     band_curves,
@@ -186,6 +186,8 @@ def _made(result: Evaluation) -> dict[str, str]:
     found |= {key: str(result.about[key]) for key in ("model", "weights", "predictions") if result.about.get(key)}
     if result.tta:
         found["test-time augmentation"] = result.tta
+    if result.swapped:
+        found["on the canvas"] = CANVASES[result.canvas]
     counted: Measured | None = next(iter(result.measured.values()), None)
     if counted is not None and counted.cells.boundary_f:
         found["tolerance of the boundary F-score"] = _with_unit(counted.cells.boundary_f)

@@ -72,8 +72,9 @@ MODELS: dict[str, Callable[[Recipe, LabelSet], Parser]] = {
     "panoptic-fpn": build_panoptic_fpn,
     "panoptic-fpn-imp": build_panoptic_fpn_imp,
 }
-# Without a detector, or with nothing but a detector: what another stage has trained would not help them on.
-ONE_STAGE = frozenset({"mask-rcnn", "mask-rcnn-imp", "semantic-p2", "semantic-fpn"})
+WITHOUT_DETECTOR = frozenset({"semantic-p2", "semantic-fpn"})
+# With nothing but a detector, or without one: what another stage has trained would not help them on.
+ONE_STAGE = frozenset({"mask-rcnn", "mask-rcnn-imp"}) | WITHOUT_DETECTOR
 
 
 def find_model(name: str) -> Callable[[Recipe, LabelSet], Parser]:
@@ -102,11 +103,21 @@ def _without_heads(detector: MaskRCNN) -> MaskRCNN:
 
 
 def _p2_head(recipe: Recipe, labels: LabelSet, *, canvas_layers: int = 0) -> SemanticP2Head:
-    return SemanticP2Head(recipe.backbone.fpn_channels, num_classes=len(labels.classes), canvas_layers=canvas_layers)
+    return SemanticP2Head(
+        recipe.backbone.fpn_channels,
+        num_classes=len(labels.classes),
+        canvas_layers=canvas_layers,
+        canvas_scale=recipe.projection.scale,
+    )
 
 
 def _fpn_head(recipe: Recipe, labels: LabelSet, *, canvas_layers: int = 0) -> SemanticFPNHead:
-    return SemanticFPNHead(recipe.backbone.fpn_channels, num_classes=len(labels.classes), canvas_layers=canvas_layers)
+    return SemanticFPNHead(
+        recipe.backbone.fpn_channels,
+        num_classes=len(labels.classes),
+        canvas_layers=canvas_layers,
+        canvas_scale=recipe.projection.scale,
+    )
 
 
 def _projecting(recipe: Recipe, labels: LabelSet, head: nn.Module) -> Parser:

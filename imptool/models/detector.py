@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.roi_heads import RoIHeads, project_masks_on_boxes
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.poolers import initLevelMapper
 
@@ -20,6 +20,7 @@ from imptool.recipe import Backbone, Detector, Input
 
 _FPN_LEVELS = (2, 3, 4, 5)  # that regions are pooled from: P2..P5, 1/4 .. 1/32 of the input
 _SMALLEST_SIDE = 0.01  # px; torchvision drops boxes with a smaller one
+_MASK_SIDE = 28  # cells of a detection's mask
 
 Detections = list[dict[str, torch.Tensor]]
 
@@ -121,6 +122,20 @@ def masks_in_boxes(
     own = masks[torch.arange(len(masks), device=masks.device), torch.cat(list(labels))].sigmoid()
     split: tuple[torch.Tensor, ...] = own[:, None].split([len(each) for each in boxes])
     return split
+
+
+def as_detection(target: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The true instances of an image as a perfect detector would give them: a score of 1, and the mask that training asks for.
+
+    Args:
+        target: boxes [N, 4] xyxy in resized pixels, labels [N] 1..K, masks [N, H, W] 0 or 1.
+    Returns:
+        boxes [N, 4], labels [N], scores [N] and masks [N, 1, 28, 28], as `detect` gives those of an image.
+    """
+    boxes, labels = target["boxes"], target["labels"]
+    own = torch.arange(len(boxes), device=boxes.device)
+    masks = project_masks_on_boxes(target["masks"], boxes, own, _MASK_SIDE)[:, None]
+    return {"boxes": boxes, "labels": labels, "scores": torch.ones_like(boxes[:, 0]), "masks": masks}
 
 
 def _classify(

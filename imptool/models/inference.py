@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU; InputError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and distributed.world_size() > 1:
+    if name == "cuda" and distributed.local_rank():  # the first process may as well take the current device
         name = f"cuda:{distributed.local_rank()}"
     try:
         device = torch.device(name)
@@ -54,10 +54,16 @@ def parse_image(
     *,
     device: torch.device,
     tta: Tta = PLAIN,
+    projected: Mapping[str, torch.Tensor] | None = None,
 ) -> Prediction:
-    """Parse a photograph [H, W, 3] uint8 RGB with a model in eval mode; the logits are resized bilinearly to its resolution."""
+    """Parse a photograph [H, W, 3] uint8 RGB with a model in eval mode; the logits are resized bilinearly to its resolution.
+
+    Args:
+        projected: as of `parse_resized`, of this photograph.
+    """
     views, full = tta.resize(image, size), (image.shape[0], image.shape[1])
-    return parse_resized(model, [views], [full], device=device, tta=tta)[0]
+    shown = None if projected is None else [projected]
+    return parse_resized(model, [views], [full], device=device, tta=tta, projected=shown)[0]
 
 
 def parse_resized(
@@ -68,6 +74,7 @@ def parse_resized(
     device: torch.device,
     tta: Tta = PLAIN,
     probabilities: bool = False,
+    projected: Sequence[Mapping[str, torch.Tensor]] | None = None,
 ) -> list[Prediction]:
     """Parse photographs that are resized already, together.
 
@@ -76,9 +83,16 @@ def parse_resized(
         sizes: (height, width) of each photograph, which the results have.
         tta: what the views are; a single one is parsed as it is.
         probabilities: also give those of every class at every pixel.
+        projected: what goes onto the canvas of each in place of its own detections, which are given all the same: boxes in
+            resized pixels, labels, scores and masks, as `Parser.infer` takes them.
+    Raises:
+        ValueError: there is something to project onto several views.
     """
+    if projected is not None and tta.passes > 1:
+        raise ValueError(f"boxes to project have the size of one view, got {tta.passes} views")
     scaled = [[_to_device(image, device) for image in images] for images in zip(*resized, strict=True)]
-    found, logits, canvas = model.infer(scaled[0]) if tta.passes == 1 else infer_views(model, scaled, tta)
+    shown = None if projected is None else [{name: value.to(device) for name, value in each.items()} for each in projected]
+    found, logits, canvas = model.infer(scaled[0], shown) if tta.passes == 1 else infer_views(model, scaled, tta)
     return [
         _prediction(
             found[place],

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.image_list import ImageList
 
-from imptool.models.detector import Detections, detect, masks_in_boxes
+from imptool.models.detector import Detections, as_detection, detect, masks_in_boxes
 from imptool.projection import InstanceMaskProjection
 from imptool.recipe import Compute, Projection
 
@@ -34,7 +34,7 @@ class Parser(nn.Module):
             nothing is detected: the semantic models, which keep its transform and backbone.
         semantic_head: FPN levels and canvas -> logits; None leaves the detector alone. One without parameters has no loss.
         canvas_layers: number of thing classes; 0 projects nothing.
-        projection: which detections are projected, how, and whether the semantic loss reaches them.
+        projection: what is projected, how, and whether the semantic loss reaches it.
         proposals: how many of the best proposals of an image the projected detections come from while training, which has
             more of them than inference: the canvas should be the same.
         hardest: share of an image's pixels, those of the largest loss, that make the semantic loss.
@@ -101,23 +101,27 @@ class Parser(nn.Module):
         if self.projection:
             best = [boxes[: self.proposals] for boxes in proposals]  # the RPN sorts them by score
             with torch.set_grad_enabled(not self.settings.detach):
-                canvas = self.project(self._detections(levels, best, batch.image_sizes), features["0"])
+                canvas = self._training_canvas(levels, best, batch.image_sizes, targets)
         logits = self._logits(features, canvas)
         semantic = pad_maps([target["semantic"] for target in targets], logits.shape[-2:])
         losses["semantic"] = semantic_loss(logits, semantic, hardest=self.hardest)
         return losses, canvas
 
     @torch.no_grad()
-    def infer(self, images: Sequence[torch.Tensor]) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
+    def infer(
+        self, images: Sequence[torch.Tensor], projected: Detections | None = None
+    ) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
         """Parse resized images [3, H, W] of one size: padding depends on nothing but that.
 
+        Args:
+            projected: what goes onto the canvas of each image in place of its own detections, all of it; in the form of these.
         Returns:
             Detections of each (boxes [N, 4] xyxy in resized pixels, labels [N] 1..K, scores [N], masks [N, 1, 28, 28]
             probabilities), logits [B, classes, H, W] and canvas [B, K, H/4, W/4] (padding included), None where there is none.
         Raises:
             ValueError: the images have several sizes.
         """
-        return self.decode(*self.encode(images))
+        return self.decode(*self.encode(images), projected)
 
     @torch.no_grad()
     def encode(self, images: Sequence[torch.Tensor]) -> tuple[ImageList, Features]:
@@ -129,7 +133,9 @@ class Parser(nn.Module):
         return batch, self._features(batch)
 
     @torch.no_grad()
-    def decode(self, batch: ImageList, features: Features) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
+    def decode(
+        self, batch: ImageList, features: Features, projected: Detections | None = None
+    ) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
         """What is found from FPN levels: the second half of `infer`."""
         detections = [_nothing(features["0"]) for _ in batch.image_sizes]
         if self.detects:
@@ -138,7 +144,10 @@ class Parser(nn.Module):
             detections = self._detections(levels, proposals, batch.image_sizes)
         if self.semantic_head is None:
             return detections, None, None
-        canvas = self.project(detections, features["0"]) if self.projection else None
+        canvas = None
+        if self.projection:
+            p2 = features["0"]
+            canvas = self.project(detections, p2) if projected is None else self._project_all(projected, p2)
         height, width = batch.image_sizes[0]
         return detections, self._logits(features, canvas)[..., :height, :width], canvas
 
@@ -178,6 +187,25 @@ class Parser(nn.Module):
     def _detections(self, levels: Features, proposals: list[torch.Tensor], image_sizes: list[tuple[int, int]]) -> Detections:
         return detect(self.detector.roi_heads, levels, proposals, image_sizes)
 
+    def _training_canvas(
+        self,
+        levels: Features,
+        proposals: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+        targets: Sequence[dict[str, torch.Tensor]],
+    ) -> torch.Tensor:
+        """The canvas of what the recipe projects while training: detections, the target's instances, or either by chance."""
+        if self.settings.training == "true":
+            return self._project_all([as_detection(target) for target in targets], levels["0"])
+        detections = self._detections(levels, proposals, image_sizes)
+        if self.settings.training == "detections":
+            return self.project(detections, levels["0"])
+        drawn = (torch.rand(len(targets)) < 0.5).tolist()  # on the CPU, so that every device draws the same
+        shown = zip(drawn, targets, detections, strict=True)
+        return self._project_all(
+            [as_detection(target) if true else self._chosen(found) for true, target, found in shown], levels["0"]
+        )
+
     def _logits(self, features: Features, canvas: torch.Tensor | None) -> torch.Tensor:
         """Logits [B, classes, H, W] at the padded input's size, float32."""
         assert self.semantic_head is not None
@@ -186,18 +214,21 @@ class Parser(nn.Module):
         return upsample(logits.float())
 
     def project(self, detections: Detections, p2: torch.Tensor) -> torch.Tensor:
-        """Project the detections of a batch, boxes in resized pixels, onto a canvas [B, K, H, W] of P2's size (section 3.1)."""
+        """Project those detections of a batch that the recipe chooses, as `_project_all`."""
+        return self._project_all([self._chosen(found) for found in detections], p2)
+
+    def _project_all(self, instances: Detections, p2: torch.Tensor) -> torch.Tensor:
+        """Project the instances of a batch, boxes in resized pixels, onto a canvas [B, K, H, W] of P2's size (section 3.1)."""
         assert self.projection is not None
-        chosen = [self._chosen(found) for found in detections]
-        image_index = [torch.full_like(found["labels"], place) for place, found in enumerate(chosen)]
+        image_index = [torch.full_like(found["labels"], place) for place, found in enumerate(instances)]
         return self.projection(
-            torch.cat([found["boxes"] for found in chosen]) / STRIDE,
-            torch.cat([found["labels"] for found in chosen]) - 1,
-            torch.cat([found["scores"] for found in chosen]),
-            torch.cat([found["masks"][:, 0] for found in chosen]),
+            torch.cat([found["boxes"] for found in instances]) / STRIDE,
+            torch.cat([found["labels"] for found in instances]) - 1,
+            torch.cat([found["scores"] for found in instances]),
+            torch.cat([found["masks"][:, 0] for found in instances]),
             torch.cat(image_index),
             size=(p2.shape[-2], p2.shape[-1]),
-            batch=len(chosen),
+            batch=len(instances),
         )
 
     def _chosen(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

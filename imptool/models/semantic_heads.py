@@ -21,10 +21,12 @@ class SemanticFPNHead(nn.Module):
         in_channels: channels of the FPN levels.
         num_classes: semantic channels, background included.
         canvas_layers: layers of the canvas; 0 for a head without one.
+        canvas_scale: what the canvas, 0..1, is multiplied by where it is concatenated, so that it is as large as the features.
     """
 
-    def __init__(self, in_channels: int, *, num_classes: int, canvas_layers: int = 0) -> None:
+    def __init__(self, in_channels: int, *, num_classes: int, canvas_layers: int = 0, canvas_scale: float = 1.0) -> None:
         super().__init__()
+        self.canvas_scale = canvas_scale
         self.levels = nn.ModuleDict({str(level): _to_quarter(in_channels, doublings=level) for level in range(4)})
         widths = [WIDTH + canvas_layers, WIDTH, WIDTH, WIDTH]
         self.convs = nn.Sequential(*(_conv_norm_relu(width, WIDTH) for width in widths))
@@ -37,7 +39,7 @@ class SemanticFPNHead(nn.Module):
         Each level must be exactly half the one before: the sides of the input are multiples of 32 (the transform pads).
         """
         merged = sum(level(features[name]) for name, level in self.levels.items())
-        return self.predictor(self.convs(_with_canvas(merged, canvas)))
+        return self.predictor(self.convs(_with_canvas(merged, canvas, self.canvas_scale)))
 
 
 class SemanticP2Head(nn.Module):
@@ -47,8 +49,9 @@ class SemanticP2Head(nn.Module):
     Args: as of `SemanticFPNHead`.
     """
 
-    def __init__(self, in_channels: int, *, num_classes: int, canvas_layers: int = 0) -> None:
+    def __init__(self, in_channels: int, *, num_classes: int, canvas_layers: int = 0, canvas_scale: float = 1.0) -> None:
         super().__init__()
+        self.canvas_scale = canvas_scale
         self.reduce = _conv_relu(in_channels, WIDTH)
         widths = [WIDTH + canvas_layers, WIDTH, WIDTH, WIDTH]
         self.convs = nn.Sequential(*(_conv_relu(width, WIDTH) for width in widths))
@@ -57,7 +60,7 @@ class SemanticP2Head(nn.Module):
 
     def forward(self, features: Mapping[str, torch.Tensor], canvas: torch.Tensor | None) -> torch.Tensor:
         """Feature "0" (P2) [B, C, H, W] and canvas [B, K, H, W] -> logits [B, classes, H, W]."""
-        return self.predictor(self.convs(_with_canvas(self.reduce(features["0"]), canvas)))
+        return self.predictor(self.convs(_with_canvas(self.reduce(features["0"]), canvas, self.canvas_scale)))
 
 
 class CanvasHead(nn.Module):
@@ -89,8 +92,8 @@ class CanvasHead(nn.Module):
         return logits
 
 
-def _with_canvas(features: torch.Tensor, canvas: torch.Tensor | None) -> torch.Tensor:
-    return features if canvas is None else torch.cat([features, canvas.to(features.dtype)], dim=1)
+def _with_canvas(features: torch.Tensor, canvas: torch.Tensor | None, scale: float) -> torch.Tensor:
+    return features if canvas is None else torch.cat([features, (scale * canvas).to(features.dtype)], dim=1)
 
 
 def _to_quarter(in_channels: int, *, doublings: int) -> nn.Sequential:

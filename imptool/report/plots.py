@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
 from imptool.files import whole_file
 
@@ -174,6 +176,142 @@ def plot_confusion(path: Path, names: Sequence[str], confusion: np.ndarray) -> l
     return _save_both(figure, path)
 
 
+def plot_curves(path: Path, curves: Mapping[str, Mapping[int, Sequence[float]]]) -> list[Path]:
+    """Draw how models learn: mIOU on the val split against iterations, a line per model, the mean over its seeds.
+
+    Args:
+        path: the PNG; the SVG stands beside it.
+        curves: {model: {iteration: mIOU of each seed, 0..1}}; nan is left out, and without any value the line has a gap. A
+            light band reaches from the lowest to the highest seed.
+    Returns:
+        the paths of the PNG and the SVG.
+    """
+    figure = _figure(9, 4.8)
+    axes = figure.subplots()
+    for marker, colour, curve in zip(cycle(MARKERS), cycle(COLOURS), curves.values(), strict=False):
+        iterations = sorted(curve)
+        seeds = [100 * np.asarray(curve[iteration], float) for iteration in iterations]
+        known = [values[~np.isnan(values)] for values in seeds]
+        low, mean, high = (
+            np.array([(values.min(), values.mean(), values.max()) if len(values) else (np.nan,) * 3 for values in known])
+            .reshape(-1, 3)
+            .T
+        )
+        axes.plot(iterations, mean, marker=marker, markersize=5, color=colour)
+        # The edge keeps a band between two gaps in sight.
+        axes.fill_between(iterations, low, high, where=high > low, color=colour, alpha=0.16, linewidth=1)
+    axes.set(xlabel="iterations", ylabel="mIOU on the val split (%)")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend_below(figure, axes.lines, curves)
+    return _save_both(figure, path)
+
+
+def plot_gain(
+    path: Path, points: Sequence[tuple[str, float, float, float, float]], *, label: str = "gain in mIOU (points)"
+) -> list[Path]:
+    """Draw what the canvas gains against how good the detector is.
+
+    Args:
+        path: the PNG; the SVG stands beside it.
+        points: (name, box AP 0..1, gain -1..1, low and high end of its interval), a point with its name and error bar each; nan
+            ends have no bar, a nan gain has no point. A nan AP stands for the true instances on the canvas: a place of its own
+            to the right.
+        label: what the gain is, in points of a percent.
+    Returns:
+        the paths of the PNG and the SVG.
+    """
+    figure = _figure(9, 5)
+    detected = [not np.isnan(ap) for _, ap, *_ in points]
+    longest = max(map(len, _labels([name for name, ap, *_ in points if np.isnan(ap)])), default=0)
+    inches = [7.0 if any(detected) else 0, 0 if all(detected) else LETTER * 9 * longest + 0.4 * detected.count(False) + 0.4]
+    panels = [panel for panel, width in enumerate(inches) if width] or [0]
+    widths = [inches[panel] or 1 for panel in panels]
+    rows = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=widths)[0]
+    by_panel = dict(zip(panels, rows, strict=True))
+    drawn, beside = [], 0
+    for marker, colour, found, (name, ap, *gain) in zip(cycle(MARKERS), cycle(COLOURS), detected, points, strict=False):
+        axes = by_panel[0 if found else 1]
+        value, low, high = 100 * np.asarray(gain, float)
+        place = 100 * ap if found else float(beside)
+        beside += not found
+        axes.vlines(place, low, high, color=colour, linewidth=1.3)
+        axes.plot(place, value, marker, color=colour, markersize=7)
+        if not np.isnan(value):
+            drawn.append((axes, name, place, (value, low, high)))
+    for panel, axes in by_panel.items():
+        axes.axhline(0, color="0.3", linewidth=1, zorder=0)
+        axes.margins(x=0.12, y=0.12)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if panel == 0:
+            axes.set_xlabel("box AP of the detector (%)")
+        else:
+            end = inches[1] / 0.4 - 1  # 0.4 inches from point to point, and the last one's name
+            axes.set_xlim(-1, end)
+            axes.set_xticks([(end - 1) / 2], ["true\ninstances"])
+            axes.tick_params(axis="x", length=0)
+            axes.grid(visible=False, axis="x")
+            if len(panels) > 1:
+                axes.spines["left"].set(linestyle=":", color="0.6")
+                axes.tick_params(axis="y", length=0)
+    rows[0].set_ylabel(label)
+    _name_points(figure, drawn)
+    return _save_both(figure, path)
+
+
+def plot_class_gains(
+    path: Path,
+    names: Sequence[str],
+    gains: np.ndarray,
+    instances: Sequence[int],
+    areas: Sequence[float],
+    *,
+    label: str = "gain in IOU (points)",
+) -> list[Path]:
+    """Draw the gain of each class as a bar with its interval, the classes with most instances first.
+
+    Args:
+        path: the PNG; the SVG stands beside it.
+        names: of C classes. Behind each stand the number of its instances and their mean side.
+        gains: [C, 3], the gain and the low and the high end of its interval, -1..1; nan: an absent class, or no interval.
+        instances: of each class in the target.
+        areas: mean area of an instance in px; nan: not known.
+        label: what the gains are, in points of a percent.
+    Returns:
+        the paths of the PNG and the SVG.
+    Raises:
+        ValueError: gains, instances or areas are not of as many classes as there are names.
+    """
+    count, gains = len(names), 100 * np.asarray(gains, float)
+    if gains.shape != (count, 3) or len(instances) != count or len(areas) != count:
+        raise ValueError(
+            f"gains must be [{count}, 3], instances and areas [{count}], "
+            f"got {list(gains.shape)}, [{len(instances)}] and [{len(areas)}]"
+        )
+    order = np.argsort(-np.asarray(instances), kind="stable")
+    sides = ["" if np.isnan(area) else f", {area**0.5:.0f} px" for area in areas]
+    labels = [f"{name} ({number:,}{side})" for name, number, side in zip(_labels(names), instances, sides, strict=True)]
+    figure = _figure(9, 1 + 0.28 * max(count, 1))
+    axes = figure.subplots()
+    rows, (value, low, high) = np.arange(count), gains[order].T
+    axes.barh(rows, value, height=0.6, color=COLOURS[0])
+    axes.hlines(rows, low, high, color="black", linewidth=0.9)
+    axes.axvline(0, color="0.3", linewidth=1)
+    for row in rows[np.isnan(value)]:
+        axes.annotate("absent", (0, row), (4, 0), textcoords="offset points", color="0.4", fontsize=8, va="center")
+    axes.set_yticks(rows, [labels[place] for place in order])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(max(count, 1) - 0.4, -0.6)
+    axes.set(xlabel=label, ylabel="class (instances, mean side)")
+    axes.set_axisbelow(True)
+    axes.grid(alpha=0.3, axis="x")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return _save_both(figure, path)
+
+
 def plot_class_counts(path: Path, names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
     """Write a PNG of the instances of each class: a bar for each split; many on a logarithmic scale, as classes differ much."""
     figure = _figure(9, 1.6 + 0.28 * len(names))
@@ -278,6 +416,44 @@ def _tick_widths(axes: Axes, bands: Sequence[float], *, inches: float) -> None:
     axes.set_xticks(named, [numbers[width] for width in named])
     axes.set_xticks([width for width in bands if width not in named], minor=True)
     axes.set_xlim(0, end)
+
+
+def _name_points(figure: Figure, points: Sequence[tuple[Axes, str, float, Sequence[float]]]) -> None:
+    """Write the name of each point (axes, name, x, heights of it and its bar) where it covers nothing, if there is room."""
+    figure.draw_without_rendering()  # from here on it is known where everything lies
+    inside = Bbox.union([axes.get_window_extent() for axes in figure.axes])
+    bars = [Bbox(a.transData.transform([(x, np.nanmin(ends)), (x, np.nanmax(ends))])).padded(4) for a, _, x, ends in points]
+    taken = [*bars, *(line.get_window_extent().padded(1) for axes in figure.axes for line in axes.lines)]
+    for (axes, name, x, heights), bar in zip(points, bars, strict=True):
+        text = axes.annotate(_labels([name])[0], (x, heights[0]), (0, 0), textcoords="offset points", fontsize=9, va="center")
+        text.set_in_layout(False)  # or it would move the others
+        panel = axes.get_window_extent()
+
+        def covered(place: tuple[float, float, str], text: Annotation = text, panel: Bbox = panel) -> tuple[float, float]:
+            text.set(position=place[:2], horizontalalignment=place[2])
+            box = text.get_window_extent()
+            area = box.width * box.height
+            return area - _shared(box, inside) + sum(_shared(box, other) for other in taken), area - _shared(box, panel)
+
+        point = axes.transData.transform((x, heights[0]))[1]
+        covered(min(_name_places(*((end - point) * 72 / figure.dpi for end in (bar.y1, bar.y0))), key=covered))
+        taken.append(text.get_window_extent())
+
+
+def _name_places(high: float, low: float) -> list[tuple[float, float, str]]:
+    """Where the name of a point may be, the best first: pt to its right, pt above it, and which end of the name is there.
+
+    Beside the point, or beyond the ends of its bar, high and low pt above the point.
+    """
+    beside = [(8 * side, up, align) for up in (0.0, 9, -9, 18, -18) for side, align in ((1.0, "left"), (-1, "right"))]
+    beyond = [up for off in range(6, 60, 11) for up in (high + off, low - off)]
+    return beside + [(0, up, align) for up in beyond for align in ("center", "left", "right")]
+
+
+def _shared(one: Bbox, other: Bbox) -> float:
+    """The area that both boxes cover."""
+    both = Bbox.intersection(one, other)
+    return both.width * both.height if both else 0.0
 
 
 def _legend_below(figure: Figure, handles: Iterable[Any], runs: Iterable[str]) -> None:

@@ -43,6 +43,10 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM: the checkpoint is written, the run can be resumed."""
 
 
+class Diverged(InputError):
+    """A loss or gradient is not finite."""
+
+
 @dataclass
 class StageJob:
     """A stage that is being trained.
@@ -80,7 +84,8 @@ class StageJob:
         """Go through the iterations, from those of a checkpoint on.
 
         Raises:
-            InputError: a loss is not finite, memory does not suffice, or no photograph can be read.
+            Diverged: a loss or gradient is not finite.
+            InputError: memory does not suffice, or no photograph can be read.
             Interrupted: a signal has come, and the checkpoint is written.
         """
         solver, start, total = self.recipe.solver, 0, self.stage.iterations
@@ -191,7 +196,7 @@ class StageJob:
         if wrong == "gradient":  # which all processes share: any one's photographs may be at fault
             names = ", ".join(distributed.gather(names))
         kept = latest_checkpoint(self.run)
-        raise InputError(
+        raise Diverged(
             f"{wrong} is {values[wrong]} at iteration {iteration} of stage {self.name}, photographs {names}; "
             f"{f'the last checkpoint is {kept}' if kept else 'there is no checkpoint yet'}; "
             f"lower solver.lr, or set solver.clip_norm, in a new run"
