@@ -5,8 +5,8 @@ box and RLE, of maps in memory; map -> COCO -> map, with what each way loses; an
 decodes the same label PNGs with imptool's own reader, which is the floor: no command can be faster.
 
 Methods take turns in every round; medians of the rounds are printed, ratios as medians of the paired rounds. The command
-converts links to the photographs of the folder, over and over, so that files come from memory and not from a disk. What it
-takes for one photograph (start-up, reading of compiled code) is subtracted, of the loop likewise; starting workers counts.
+converts links to the images of the folder, over and over, so that files come from memory and not from a disk. What it
+takes for one image (start-up, reading of compiled code) is subtracted, of the loop likewise; starting workers counts.
 Left out of the first two tables: reading PNGs, writing JSON. Left out as peers: converters that bring their own versions of
 everything (supervision, datumaro, ultralytics), and cc3d where it is missing: pip install connected-components-3d
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -47,6 +46,7 @@ from imptool.data.dataset import CLASS_LISTS
 from imptool.data.images import read_label_map, write_label_map
 from imptool.data.outfits import CLASSES, draw_outfit
 from imptool.data.polygons import rings_of_mask
+from imptool.processes import usable_cores
 
 try:
     import cc3d  # type: ignore[import-not-found]
@@ -81,9 +81,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="photos/ or images/, and labels/")
     parser.add_argument("--maps", type=int, default=60, help="label maps of the first two tables, from the first name on")
-    parser.add_argument("--count", type=int, default=10_000, help="photographs that the command converts; a thousand at least")
+    parser.add_argument("--count", type=int, default=10_000, help="images that the command converts; a thousand at least")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--large", type=int, help="one more run of the command, on so many photographs (ModaNet has 55,000)")
+    parser.add_argument("--large", type=int, help="one more run of the command, on so many images (ModaNet has 55,000)")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -342,13 +342,13 @@ def decode(folder: Path) -> tuple[float, float]:
 
 def time_command(source: Path, temporary: Path, count: int, rounds: int) -> dict[str, Any]:
     one, tenth, many = (link_photographs(source, temporary / str(number), number) for number in (1, count // 10, count))
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     workers = sorted({*(2**power for power in range(cores.bit_length())), cores})
     convert(one, workers=1)  # compiles, where that was not done before
     seconds: Rounds = {"decode": [], **{f"{number} workers": [] for number in workers}}
     memory = {count // 10: convert(tenth, workers=1)[1], count: 0.0}
     if len(json.loads((temporary / CONVERTED).read_bytes())["images"]) != count // 10:
-        sys.exit(f"some photographs of {source} cannot be converted: see imptool convert-instances {source}")
+        sys.exit(f"some images of {source} cannot be converted: see imptool convert-instances {source}")
     for _ in range(rounds):
         seconds["decode"].append(decode(many)[0] - decode(one)[0])
         for number in workers:
@@ -356,7 +356,7 @@ def time_command(source: Path, temporary: Path, count: int, rounds: int) -> dict
             seconds[f"{number} workers"].append(took - convert(one, workers=number)[0])
             if number == 1:
                 memory[count] = max(memory[count], peak)
-    print(f"\nthe whole command on {count:,} photographs, {rounds} rounds{'':12s}images/s   to 1 worker")
+    print(f"\nthe whole command on {count:,} images, {rounds} rounds{'':12s}images/s   to 1 worker")
     for name in seconds:
         print(f"{name:56s}{(count - 1) / statistics.median(seconds[name]):10.0f}{ratio(seconds, '1 workers', name):14.2f}")
     print(f"imptool with 1 worker / decoding = {ratio(seconds, 'decode', '1 workers'):.2f} (wanted: at least 0.7)")
@@ -365,11 +365,11 @@ def time_command(source: Path, temporary: Path, count: int, rounds: int) -> dict
 
 
 def convert_once(source: Path, temporary: Path, count: int) -> dict[str, Any]:
-    workers = os.cpu_count() or 1
+    workers = usable_cores()
     seconds, memory = convert(link_photographs(source, temporary / "large", count), workers=workers)
     size = (temporary / CONVERTED).stat().st_size
     print(
-        f"\n{count:,} photographs, {workers} workers: {seconds:.0f} s, start-up and all; "
+        f"\n{count:,} images, {workers} workers: {seconds:.0f} s, start-up and all; "
         f"{memory:.0f} MiB in the largest process; {size / 1e6:.0f} MB of JSON"
     )
     return {"count": count, "workers": workers, "seconds": seconds, "peak_mib": memory, "bytes": size}

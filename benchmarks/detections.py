@@ -2,7 +2,7 @@
 
 An untrained detector puts its detections into one class and into boxes smaller than a pixel of the canvas, which is the
 canvas's worst case. `models.py` and `kernels/bench` take those of a trained one by --detections. Recorded are boxes (as
-shares of the image's width and height), labels, scores and soft masks, in drawn outfits or in a folder of photographs. As many
+shares of the image's width and height), labels, scores and soft masks, in drawn outfits or in a folder of images. As many
 are kept as vcp_r50 keeps: at most 100 an image, of scores above 0.05.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", help="a name such as ccp-lite, a run, or a .safetensors file")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--photographs", type=Path, help="folder to detect in, in place of drawn outfits")
+    parser.add_argument("--images", type=Path, help="folder to detect in, in place of drawn outfits")
     parser.add_argument("--count", type=int, default=16, help="of images")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
@@ -51,13 +51,13 @@ def main() -> None:
 
 
 def read_images(folder: Path | None, count: int) -> Iterator[np.ndarray]:
-    """Drawn outfits, or photographs evenly from the sorted names of a folder."""
+    """Drawn outfits, or images evenly from the sorted names of a folder."""
     if folder is None:
         yield from (draw_outfit(1, number, SIZE).image for number in range(count))
         return
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise SystemExit(f"{folder} holds no photographs ({', '.join(sorted(SUFFIXES))})")
+        raise SystemExit(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
     yield from (read_image(paths[place]) for place in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))
 
 

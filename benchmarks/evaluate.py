@@ -9,8 +9,8 @@ Before anything is timed, the results of all ways are compared. Methods take tur
 printed, ratios as medians of the paired rounds. Left out where it is missing: edt (pip install edt).
 
 Then the whole command, `imptool eval --predictions` with and without bands, in one process, beside a loop that merely decodes
-the same two label PNGs of every photograph with imptool's own reader: the floor. Photographs, targets and predictions are
-links, over and over, so that files come from memory. What one photograph takes (start-up, plots, report, resampling) is
+the same two label PNGs of every image with imptool's own reader: the floor. Images, targets and predictions are
+links, over and over, so that files come from memory. What one image takes (start-up, plots, report, resampling) is
 subtracted, of the loop likewise.
 
 Linux only: memory is told in its units.
@@ -72,9 +72,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="a folder with labels/")
     parser.add_argument("--maps", type=int, default=60, help="label maps that are counted, from the first name on")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument(
-        "--count", type=int, default=5000, help="photographs that the command measures, in a third of the rounds"
-    )
+    parser.add_argument("--count", type=int, default=5000, help="images that the command measures, in a third of the rounds")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
@@ -273,7 +271,7 @@ def decode(folder: Path) -> tuple[float, float]:
 
 
 def time_command(source: Path, temporary: Path, count: int, rounds: int) -> dict[str, Any]:
-    """`imptool eval --predictions` beside merely decoding both PNGs of every photograph."""
+    """`imptool eval --predictions` beside merely decoding both PNGs of every image."""
     folders = [link_photographs(source, temporary / str(number), number) for number in (1, count // 10, count)]
     one, tenth, many = (link_predictions(source, temporary, folder) for folder in folders)
     ways: dict[str, Callable[[Path], tuple[float, float]]] = {
@@ -291,7 +289,7 @@ def time_command(source: Path, temporary: Path, count: int, rounds: int) -> dict
             seconds[name].append(took - way(one)[0])
             if name == "eval --boundary-bands":
                 memory[count] = max(memory[count], peak)
-    print(f"\nthe whole command on {count:,} photographs, {rounds} rounds{'':8s}photographs/s   to decoding")
+    print(f"\nthe whole command on {count:,} images, {rounds} rounds{'':8s}images/s   to decoding")
     for name in ways:
         share = statistics.median(floor / took for floor, took in zip(seconds["decode"], seconds[name], strict=True))
         print(f"{name:52s}{(count - 1) / statistics.median(seconds[name]):14.0f}{share:14.2f}")

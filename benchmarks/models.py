@@ -2,7 +2,7 @@
 
 Outfits are drawn, converted and read as training reads them. Every round times every model once on the same batch, so that
 a busy machine slows all alike; medians of the rounds are printed, and ratios as medians of the paired rounds. Nothing here
-has learned anything, so the score threshold is set to where `detections` x 5 candidates of the first photograph pass it:
+has learned anything, so the score threshold is set to where `detections` x 5 candidates of the first image pass it:
 every image has as many detections as the recipe allows, which is the dearest case for what projects them.
 
 With --detections (of `detections.py`) those of a trained model are projected in their place, as many of them.
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
-    parser.add_argument("--recipe", default="vcp_r50" if cuda else "ccp_lite", help="sizes of network, photographs and batch")
+    parser.add_argument("--recipe", default="vcp_r50" if cuda else "ccp_lite", help="sizes of network, images and batch")
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="as of imptool train")
     parser.add_argument("--models", nargs="+", default=[], help="all of them, when none are named")
     parser.add_argument("--bfloat16", action="store_true", help="our models once more in bfloat16 and channels_last")
@@ -170,7 +170,7 @@ def build(
 
 @torch.no_grad()
 def usual_threshold(detector: MaskRCNN, batch: Batch, detections: int) -> float:
-    """The score that five candidates for each wanted detection of the first photograph pass."""
+    """The score that five candidates for each wanted detection of the first image pass."""
     detector.eval()
     images, _ = detector.transform([batch[0][0]])
     features = detector.backbone(images.tensors)

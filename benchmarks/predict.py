@@ -1,12 +1,12 @@
 """imptool predict beside a plain loop over torchvision's Mask R-CNN: python benchmarks/predict.py
 
-The loop reads a photograph, runs the network and lets it paste its masks, as the references of torchvision do; it writes
+The loop reads an image, runs the network and lets it paste its masks, as the references of torchvision do; it writes
 nothing. imptool does the semantic part as well, and writes label PNGs, overlays, COCO results and the page. Both have the
-same detector, of fresh weights, and as many detections in every photograph as the recipe allows (the score threshold is set
-so). With --weights it is a trained model, with what it detects. Photographs are drawn outfits, saved as JPEG in the sizes
+same detector, of fresh weights, and as many detections in every image as the recipe allows (the score threshold is set
+so). With --weights it is a trained model, with what it detects. Images are drawn outfits, saved as JPEG in the sizes
 below.
 
-Rates are of the same photographs in turns, ratios of paired rounds, medians of them. Peak memory is measured in a process of
+Rates are of the same images in turns, ratios of paired rounds, medians of them. Peak memory is measured in a process of
 its own, above what it has when the model is loaded: resident memory on the CPU, allocated memory on CUDA.
 """
 
@@ -60,7 +60,7 @@ def main() -> None:
         "--weights", help="a trained model, such as ccp-lite, in place of fresh weights of the recipe; rates alone"
     )
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="rates alone, unless all")
-    parser.add_argument("--photographs", type=int, default=64 if cuda else 4)
+    parser.add_argument("--images", type=int, default=64 if cuda else 4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=4 if cuda else 1)
     parser.add_argument("--workers", type=int, default=4 if cuda else 2)
@@ -106,7 +106,7 @@ def write(figures: dict[str, Any], out: Path | None) -> None:
 
 
 def draw(folder: Path, size: tuple[int, int], count: int) -> Path:
-    """Photographs of one size: a few are drawn, the others are these, mirrored."""
+    """Images of one size: a few are drawn, the others are these, mirrored."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [draw_outfit(0, number, size).image for number in range(min(count, 4))]
     for number in range(count):
@@ -118,9 +118,9 @@ def draw(folder: Path, size: tuple[int, int], count: int) -> Path:
 
 
 def build(recipe: Recipe, folder: Path, device: torch.device) -> TrainedModel:
-    """panoptic-fpn-imp of fresh weights that detects as much as it may in the first photograph of a folder.
+    """panoptic-fpn-imp of fresh weights that detects as much as it may in the first image of a folder.
 
-    Three quarters of that photograph become background, as in real ones: it decides how much there is to write.
+    Three quarters of that image become background, as in real ones: it decides how much there is to write.
     """
     torch.manual_seed(0)
     labels = LabelSet(tuple(CLASSES), 0, 255)
@@ -158,7 +158,7 @@ def ours(trained: TrainedModel, folder: Path, device: torch.device, arguments: a
 def rates(
     folder: Path, weights: Path | None, recipe: Recipe, device: torch.device, arguments: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Photographs a second of everyone in every round."""
+    """Images a second of everyone in every round."""
     trained = load_run(weights, device=device) if weights else build(recipe, folder, device)
     if not weights:
         save_weights(trained.source, trained.model, trained.name, recipe, trained.labels)
@@ -185,7 +185,7 @@ def rates(
 
 
 def memories(folder: Path, recipe: Recipe, arguments: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Peak memory, each in a process of its own; of ours also with other numbers of detections and photographs."""
+    """Peak memory, each in a process of its own; of ours also with other numbers of detections and images."""
     most, count = recipe.detector.detections, arguments.photographs
     more = Path(folder, "more")
     draw(more, SIZES["2000x2000"], 4 * count)
@@ -194,7 +194,7 @@ def memories(folder: Path, recipe: Recipe, arguments: argparse.Namespace) -> dic
         for name in SIZES:
             cases[f"{who}, {name}, {most} detections"] = (who, folder / name, most)
     cases["imptool, 2000x2000, 10 detections"] = ("imptool", folder / "2000x2000", 10)
-    cases[f"imptool, 2000x2000, {most} detections, four times the photographs"] = ("imptool", more, most)
+    cases[f"imptool, 2000x2000, {most} detections, four times the images"] = ("imptool", more, most)
     return {name: measured(*case, arguments) for name, case in cases.items()}
 
 
@@ -241,7 +241,7 @@ def status(key: str) -> int:
 
 
 def report_rates(size: str, found: dict[str, list[float]]) -> None:
-    print(f"\n{size}: photographs a second, median of {len(found['torchvision'])} rounds")
+    print(f"\n{size}: images a second, median of {len(found['torchvision'])} rounds")
     for name, values in found.items():
         ratios = [one / other for one, other in zip(values, found["torchvision"], strict=True)]
         print(f"  {name:<20}{statistics.median(values):8.2f}   {statistics.median(ratios):.2f} of torchvision's")

@@ -38,7 +38,7 @@ from imptool.recipe import Recipe, load_recipe
 from imptool.train import train
 
 CPU, QUIET = torch.device("cpu"), Console(quiet=True)
-SETTINGS = ("cosine", "backbone_lr 0.1", "ema 0.99", "copy_paste 0.5", "repeat_threshold 0.25", "hardest 0.15", "larger late")
+SETTINGS = ("cosine", "backbone_lr 0.1", "ema 0.99", "copy_paste 0.5", "repeat_threshold 0.25", "ohem 0.15", "larger late")
 COMMON = (
     "dataset=ccp_tune.yaml",
     "train_split=fit",
@@ -108,7 +108,7 @@ def arm(seed: int, chosen: list[str], iterations: list[int], precision: str) -> 
             f"compute.precision={precision}",
             f"augment={json.dumps(augment)}",
             f"solver={json.dumps(solver)}",
-            f"losses.hardest={0.15 if 'hardest 0.15' in chosen else 1.0}",
+            f"losses.ohem={0.15 if 'ohem 0.15' in chosen else 1.0}",
             f"stages={json.dumps({'detector': detector, 'full': full})}",
             f"evaluate_every={max(iterations[1] // 2, 1)}",
         ],

@@ -1,6 +1,6 @@
 """imptool: clothing parsing with Instance Mask Projection.
 
-As a library: `imptool.load("runs/...").predict("photograph.jpg")`; see `imptool.library`.
+As a library: `imptool.load("runs/...").predict("image.jpg")`; see `imptool.library`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from imptool.library import Instance, Model, Parsing, load
 
 __all__ = ["InputError", "Instance", "Model", "Parsing", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
@@ -27,6 +27,10 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'imptool' has no attribute '{name}'")
     return getattr(import_module("imptool.files" if name == "InputError" else "imptool.library"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _find_room_for_compiled_code() -> None:

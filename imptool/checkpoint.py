@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ from safetensors.torch import save
 from imptool import __version__
 from imptool.data.label_set import LabelSet
 from imptool.data.palette import voc_palette
-from imptool.files import DEFAULT_WEIGHTS, InputError, one_line, parse_strict, read_yaml, whole_file
+from imptool.files import DEFAULT_WEIGHTS, RUNS, InputError, one_line, parse_strict, read_yaml, whole_file
 from imptool.models import build_model
 from imptool.models.parser import Parser
 from imptool.models.weights import check_stored, load_pickle, read_safetensors, sha256, why_unreadable
 from imptool.recipe import Recipe
 
-RUNS = Path("runs")
 WEIGHTS = "weights.safetensors"
 BEST = "best.safetensors"
+CURVES = "curves.png"  # and .svg
 
 _CHECKPOINT = {
     "stage": str,
@@ -110,7 +111,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             if not isinstance(state[key], kind):
                 raise TypeError(f"its {key} is of the type {type(state[key]).__name__}")
         if not all(isinstance(part, str) for pair in state["unreadable"].items() for part in pair):
-            raise TypeError("its unreadable photographs are no text")
+            raise TypeError("its unreadable images are no text")
         for part in ("best", "log"):
             if not all(isinstance(key, str) and isinstance(value, float) for key, value in state[part].items()):
                 raise TypeError(f"its {part} holds other things than numbers")
@@ -241,7 +242,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *
                     raise ValueError(f"{name} {index} is {list(average.shape)}, not {list(wanted)}")
         optimizer.load_state_dict({"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]})
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{source} holds the state of another optimizer or model: {one_line(error)}; train anew") from error
+        raise InputError(f"{source} holds the state of another optimizer or model: {one_line(error)}; train again") from error
 
 
 def load_run(run: Path, *, device: torch.device) -> TrainedModel:
@@ -295,12 +296,16 @@ def _check_shapes(name: str, recipe: Recipe, labels: LabelSet, state: Mapping[st
             )
 
 
-def newest_run(recipe_name: str = "", *, unfinished: bool = False) -> Path:
-    """The newest run under runs/: one with a usable model, or (`unfinished`) one that can be resumed."""
+def newest_run(*names: str, unfinished: bool = False) -> Path:
+    """The newest run under runs/: one with a usable model, or (`unfinished`) one that can be resumed.
+
+    Args:
+        names: patterns of the folder that holds it, `ccp_lite` or `ccp_lite-*`; none for any.
+    """
     found = []
     folders = {path.parent for pattern in (WEIGHTS, "checkpoint-*.pt") for path in RUNS.rglob(pattern)}
     for folder in folders:
-        if recipe_name not in ("", folder.parent.name):
+        if names and not any(fnmatchcase(folder.parent.name, name) for name in names):
             continue
         path = _resumable_file(folder) if unfinished else _usable_file(folder)
         if path is not None:
@@ -308,7 +313,7 @@ def newest_run(recipe_name: str = "", *, unfinished: bool = False) -> Path:
     if not found:
         kind = "run to resume" if unfinished else "trained run"
         shipped = "" if unfinished else f"; {DEFAULT_WEIGHTS} names weights that come with imptool"
-        raise InputError(f"no {kind} under {RUNS}/{recipe_name}: imptool train RECIPE makes one{shipped}")
+        raise InputError(f"no {kind} under {RUNS}/{names[0] if names else ''}: imptool train RECIPE makes one{shipped}")
     return max(found)[1]
 
 
@@ -341,7 +346,7 @@ def _whole_file(path: Path) -> Iterator[Path]:
 
 
 def _about(name: str, recipe: Recipe, labels: LabelSet) -> dict[str, Any]:
-    palette = voc_palette()[np.array(labels.ids) % 256].tolist()  # of each class, as label maps and pictures show it
+    palette = voc_palette()[np.array(labels.ids) % 256].tolist()  # of each class, as label maps show it
     return {
         "model": name,
         "recipe": recipe.to_plain(),

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from imptool import __version__
+from imptool.completion import complete_override, completed
 from imptool.files import DEFAULT_WEIGHTS, InputError, find_shipped_weights, find_weights, nearest, one_line
-from imptool.processes import stopped_by_signals
+from imptool.processes import stopped_by_signals, usable_cores
 from imptool.report.console import Console, Outputs, plain
 from imptool.report.progress import say
 
 if TYPE_CHECKING:
     from imptool.prediction.photographs import Photograph
+    from imptool.recipe import Recipe
+    from imptool.train_folder import FolderPlan
 
 
 class _OneLine(click.ClickException):
@@ -76,7 +79,7 @@ _device = click.option(
 _workers = click.option(
     "--workers",
     type=click.IntRange(0),
-    default=min(4, os.cpu_count() or 1),
+    default=min(4, usable_cores()),
     show_default=True,
     help="Processes or threads that read files.",
 )
@@ -90,9 +93,15 @@ _max_pixels = click.option(
 _tta = click.option(
     "--tta",
     metavar="SCALE,...",
-    help="Average the model's results over views of each photograph: at these scales of its input, and with flip mirrored "
+    help="Average the model's results over views of each image: at these scales of its input, and with flip mirrored "
     "as well, as in flip,0.75,1,1.25. Takes the time of all of them.  [default: off]",
 )
+
+
+def _override(help: str) -> Callable[[Any], Any]:
+    return click.option("-o", "--override", multiple=True, metavar="KEY=VALUE", shell_complete=complete_override, help=help)
+
+
 _force = click.option("--force", is_flag=True, help="Replace results that are there already.")
 
 
@@ -111,7 +120,10 @@ def main() -> None:
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run, or of any predictions
     imptool compare runs/a runs/b                         evaluations side by side, and which differences are significant
     imptool ablate ccp_cpu                                a grid of models and seeds, with intervals over both
-    imptool predict folder-of-photographs                 label PNGs, overlays, COCO results, a page
+    imptool predict folder-of-images                 label PNGs, overlays, COCO results, a page
+
+    \b
+    imptool list                                          the recipes, datasets, models and weights that come with it
     """
     try:
         os.getcwd()
@@ -126,7 +138,7 @@ def demo_command(out: Path) -> None:
     """See the whole way on drawn outfits. Draws, converts, trains, measures and parses, in some minutes.
 
     Everything goes to OUT (default: demo), with a page to look at: OUT/index.html. Each command is shown before it
-    runs. Running it again makes it anew.
+    runs. Running it again replaces it.
 
     \b
     imptool demo
@@ -147,7 +159,7 @@ def demo_command(out: Path) -> None:
 @click.option("--count", type=int, default=200, show_default=True, help="Pictures; one in five goes to the val split.")
 @click.option("--size", default="480x320", show_default=True, metavar="HEIGHTxWIDTH", help="In pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed gives other pictures.")
-@click.option("--groups", is_flag=True, help="The groups of Table 7 (upper, lower, whole, ...) as classes, in place of all 25.")
+@click.option("--groups", is_flag=True, help="The groups of Table 7 (upper, lower, whole, ...) as classes, instead of all 25.")
 @_workers
 @_force
 def outfits_command(out: Path, count: int, size: str, seed: int, groups: bool, workers: int, force: bool) -> None:
@@ -176,7 +188,7 @@ def outfits_command(out: Path, count: int, size: str, seed: int, groups: bool, w
 
 
 @main.command("convert-instances")
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, shell_complete=completed("datasets"))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder, or .json for one split.  [default: instances/<dataset>/]")
 @click.option(
     "--format",
@@ -196,7 +208,7 @@ def outfits_command(out: Path, count: int, size: str, seed: int, groups: bool, w
 @click.option(
     "--simplify", type=click.FloatRange(0), default=0.0, metavar="PX", help="Let polygons leave their outline by so much."
 )
-@click.option("--components", is_flag=True, help="Part the true instances of a source that has them, too.")
+@click.option("--components", is_flag=True, help="Split the true instances of a source that has them into components.")
 @click.option("--connectivity", type=click.Choice(["4", "8"]), default="8", show_default=True, help="Which pixels touch.")
 @click.option(
     "--min-area", type=click.IntRange(1), default=1, show_default=True, help="Drop instances of fewer pixels, and count them."
@@ -226,7 +238,7 @@ def convert_instances_command(
 
     \b
     imptool convert-instances recipes/datasets/ccp.yaml
-    imptool convert-instances my-photographs/ --min-area 16
+    imptool convert-instances my-images/ --min-area 16
     imptool convert-instances my.yaml --segmentation polygon --out polygons/
     imptool convert-instances my.yaml --format panoptic
     """
@@ -239,7 +251,7 @@ def convert_instances_command(
     if not math.isfinite(simplify):
         raise InputError(f"--simplify {simplify}: write a number of pixels")
     if force and resume:
-        raise InputError("--resume goes on with a conversion, --force begins anew: choose one")
+        raise InputError("--resume goes on with a conversion, --force starts over: choose one")
     found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()), max_pixels=max_pixels)
     console = _console()
     say(console, f"{found.name}: {len(found.labels.foreground)} classes, {_background(found)}, from {found.root}")
@@ -255,11 +267,11 @@ def convert_instances_command(
 
 
 @main.command("inspect")
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, shell_complete=completed("datasets"))
 @click.option("--out", type=click.Path(path_type=Path), help="Also write CSV, problems.json and plots to this folder.")
 @click.option("--page", is_flag=True, help="Also write a page to look at.  [folder: --out, or inspected/<dataset>]")
-@click.option("--sample", type=click.IntRange(1), default=12, show_default=True, help="Photographs on the page.")
-@click.option("--class", "classes", multiple=True, metavar="NAME", help="On the page, photographs that show this class.")
+@click.option("--sample", type=click.IntRange(1), default=12, show_default=True, help="Images on the page.")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="On the page, images that show this class.")
 @click.option("--json", "as_json", is_flag=True, help="Print statistics and problems as JSON and nothing else.")
 @_max_pixels
 @_workers
@@ -280,7 +292,7 @@ def inspect_command(
     DATASET is what convert-instances takes. Where that has been run in this folder, its results are compared too.
 
     \b
-    imptool inspect my-photographs/
+    imptool inspect my-images/
     imptool inspect recipes/datasets/ccp.yaml --page --class bag --class belt
     imptool inspect my.yaml --json > found.json
     """
@@ -298,7 +310,7 @@ def inspect_command(
     )
 
     if classes and not page:
-        raise InputError("--class chooses photographs for the page: add --page")
+        raise InputError("--class chooses images for the page: add --page")
     found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()), max_pixels=max_pixels)
     class_ids(found, classes)  # a wrong name should not wait for the work
     folder = out or (Path("inspected", found.name) if page else None)
@@ -323,105 +335,187 @@ def inspect_command(
 
 
 @main.command("train")
-@click.argument("recipe")
-@click.option("-o", "--override", multiple=True, metavar="KEY=VALUE", help="Change a recipe's value: -o solver.lr=0.01")
-@click.option("--dataset", help="Train on another dataset (YAML), with its classes.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/<recipe>/<time>]")
+@click.argument("recipe", shell_complete=completed("recipes", "datasets", "runs"))
+@click.option(
+    "-o",
+    "--override",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete_override,
+    help="Change a recipe's value: -o solver.lr=0.01",
+)
+@click.option(
+    "--dataset", shell_complete=completed("datasets"), help="Train on another dataset (YAML or folder), with its classes."
+)
+@click.option("--name", help="Name of the run, instead of the time: runs/<recipe>/<name>.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/<recipe>[-<dataset>]/<time>]")
 @click.option(
     "--resume", is_flag=True, help="Go on with RECIPE's newest unfinished run, or with the run folder given as RECIPE."
 )
-@click.option("--seed", type=int, help="In place of the recipe's.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, how long it takes and what it needs; write nothing.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
 @_device
 @_workers
 def train_command(
     recipe: str,
     override: tuple[str, ...],
     dataset: str | None,
+    name: str | None,
     out: Path | None,
     resume: bool,
+    dry_run: bool,
     seed: int | None,
     device: str,
     workers: int,
 ) -> None:
-    """Train the stages of a recipe. Ctrl-C leaves a checkpoint, --resume goes on from it.
+    """Train a model. Ctrl-C leaves a checkpoint, --resume goes on from it.
 
-    RECIPE is a recipe YAML or the name of one that comes with imptool. torchrun shares its batches among GPUs.
+    RECIPE is a dataset (a folder of images and label maps, or a YAML): imptool chooses a recipe, splits it, converts it, starts
+    from the weights that come with it, and measures the result. Or a recipe: a YAML, or the name of one that comes with
+    imptool, whose stages are trained. torchrun shares its batches among GPUs.
 
     \b
-    imptool train recipes/ccp_lite.yaml
-    imptool train recipes/ccp_lite.yaml --dataset my.yaml -o solver.lr=0.01
-    imptool train recipes/ccp_lite.yaml --resume
-    imptool train recipes/vcp_r50.yaml -o model.name=panoptic-p2-imp
-    torchrun --nproc-per-node 4 -m imptool train recipes/vcp_r50.yaml
+    imptool train shirts/
+    imptool train ccp_lite --dry-run
+    imptool train ccp_lite --dataset my.yaml -o solver.lr=0.01 --name slower
+    imptool train ccp_lite --resume
+    torchrun --nproc-per-node 4 -m imptool train vcp_r50 -o model.name=panoptic-p2-imp
     """
-    from imptool.checkpoint import newest_run
-    from imptool.data.dataset import is_dataset
-    from imptool.distributed import from_main, is_main, process_group
-    from imptool.files import RECIPES, find_yaml
+    from imptool.data.dataset import load_dataset
+    from imptool.distributed import from_main, is_main, process_group, wait_for_all
+    from imptool.dry_run import dry_run as print_dry_run
     from imptool.models.inference import choose_device
-    from imptool.recipe import load_recipe
-    from imptool.train import Interrupted, on_dataset_of, train
+    from imptool.train import DESCRIPTION, Interrupted, train
+    from imptool.train_folder import convert
 
-    known = find_yaml(recipe, RECIPES)
-    if is_dataset(recipe if known is None else str(known)):
-        raise InputError(
-            f"{recipe} is a dataset, not a recipe: imptool convert-instances {recipe}, "
-            f"then imptool train recipes/ccp_lite.yaml --dataset {recipe}"
-        )
-    if dataset is not None:
-        override += (f"dataset={_quoted(dataset)}",)
     if seed is not None:
         override += (f"seed={seed}",)
-    run = None
-    if Path(recipe).is_dir():
-        if not resume:
-            raise InputError(
-                f"{recipe} is a folder: imptool train {recipe} --resume goes on with a run, "
-                f"imptool train {recipe}/recipe.yaml trains its recipe anew"
-            )
-        if not Path(recipe, "recipe.yaml").is_file():
-            raise InputError(f"{recipe} is no run of imptool train: no recipe.yaml in it")
-        if out is not None:
-            raise InputError(f"--resume goes on in {recipe} itself: leave out --out")
-        run, recipe = Path(recipe), str(Path(recipe) / "recipe.yaml")
-    loaded = load_recipe(recipe, override)
+    problems: list[str] = []
     with process_group(on_cpu=device == "cpu"):
-        if resume:
-            run = run or out or newest_run(Path(recipe).stem, unfinished=True)
-        else:
-            run = out or Path("runs", Path(recipe).stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-        run, console = from_main(run), _console()
-        if resume and not any(each.startswith("dataset=") for each in override):
-            loaded = on_dataset_of(run, loaded)
+        place, console = choose_device(device), _console()
+        run, loaded, plan = _what_to_train(recipe, override, dataset, name, out, resume, place)
+        run = from_main(run)
+        if plan is not None:
+            for line in plan.told():
+                say(console, line)
+        if dry_run:
+            found = plan.dataset if plan is not None else load_dataset(loaded.dataset)
+            print_dry_run(loaded, run, found, converts=plan is not None, device=place, console=console)
+            return
+        if plan is not None and is_main():
+            problems += convert(plan, workers=workers, console=console)
+        wait_for_all()
         try:
-            result = train(loaded, run, device=choose_device(device), workers=workers, console=console, resume=resume)
+            result = train(
+                loaded,
+                run,
+                device=place,
+                workers=workers,
+                console=console,
+                resume=resume,
+                description=plan.description if plan else "",
+            )
         except Interrupted as stop:
             if is_main():
                 click.echo(f"{stop}; go on with: imptool train {run} --resume", err=True)
             sys.exit(130)
-        say(
-            console,
-            f"trained in {_minutes(result.seconds)}: {run}/weights.safetensors; next: imptool eval {run} --boundary-bands",
-        )
+        measured = (run / DESCRIPTION).is_file()
+        then = f"; next: imptool eval {run} --boundary-bands" * (not measured)
+        say(console, f"trained in {_minutes(result.seconds)}: {run}/weights.safetensors{then}")
         if result.best and (run / "best.safetensors").is_file():
             say(
                 console,
                 f"best val mIOU {result.best['miou']:.2%} at iteration {result.best['iteration']:.0f}: {run}/best.safetensors",
             )
-        _exit_with_failures(list(result.unreadable.values()))
+        if measured:
+            click.get_current_context().invoke(eval_command, run=run, boundary_bands=True, device=device, workers=workers)
+            say(console, f"next: imptool predict new-images/ --run {run}")
+    _exit_with_failures([*problems, *result.unreadable.values()])
+
+
+def _what_to_train(
+    recipe: str, override: tuple[str, ...], dataset: str | None, name: str | None, out: Path | None, resume: bool, place: Any
+) -> tuple[Path, Recipe, FolderPlan | None]:
+    """The run, its recipe, and, where a dataset was named instead of a recipe, what was decided for it."""
+    from imptool.checkpoint import newest_run
+    from imptool.data.dataset import is_dataset, load_dataset
+    from imptool.distributed import from_main
+    from imptool.files import RECIPES, find_yaml
+    from imptool.recipe import load_recipe
+    from imptool.train import on_dataset_of
+    from imptool.train_folder import BASES, plan_folder
+
+    if Path(recipe, "recipe.yaml").is_file():
+        _check_run_to_resume(recipe, out or name, resume=resume)
+        return Path(recipe), load_recipe(str(Path(recipe, "recipe.yaml")), _on(override, dataset)), None
+    known = None if Path(recipe).is_dir() else find_yaml(recipe, RECIPES)  # a folder may be called as a recipe is
+    if is_dataset(recipe if known is None else str(known)):
+        if dataset is not None:
+            raise InputError(f"{recipe} is a dataset, and so is --dataset {dataset}: name a recipe, or leave out --dataset")
+        stem = f"{BASES[place.type]}-{load_dataset(recipe).name}"
+        if not resume:
+            run = from_main(_new_run(stem, name, out))  # the time is in it
+            plan = plan_folder(recipe, run, device=place, changes=override)
+            return run, plan.recipe, plan
+        run = out or (Path("runs", stem, name) if name else newest_run(stem, unfinished=True))
+        return run, load_recipe(str(run / "recipe.yaml"), override), None
+    if Path(recipe).is_dir():
+        raise InputError(f"{recipe} is neither a dataset (images/ and labels/, or a YAML in it) nor a run (recipe.yaml in it)")
+    loaded = load_recipe(recipe, _on(override, dataset))
+    stem = Path(recipe).stem
+    found = load_dataset(dataset) if dataset is not None else None
+    of_dataset = stem if found is None else f"{stem}-{found.name}"
+    if not resume:
+        run = from_main(_new_run(of_dataset, name, out))
+        if dataset is None or found is None or {loaded.train_split, loaded.val_split} <= found.splits.keys():
+            return run, loaded, None
+        plan = plan_folder(dataset, run, device=place, changes=override, recipe=recipe)
+        return run, plan.recipe, plan
+    also = f"{stem}-*" if dataset is None else stem
+    run = out or (Path("runs", of_dataset, name) if name else newest_run(of_dataset, also, unfinished=True))
+    return run, loaded if dataset is not None else on_dataset_of(run, loaded), None
+
+
+def _check_run_to_resume(run: str, elsewhere: object, *, resume: bool) -> None:
+    if not resume:
+        raise InputError(
+            f"{run} is a run: imptool train {run} --resume goes on with it, "
+            f"imptool train {run}/recipe.yaml trains its recipe again"
+        )
+    if elsewhere is not None:
+        raise InputError(f"--resume goes on in {run} itself: leave out --out and --name")
+
+
+def _on(override: tuple[str, ...], dataset: str | None) -> tuple[str, ...]:
+    return override if dataset is None else (*override, f"dataset={_quoted(dataset)}")
+
+
+def _new_run(stem: str, name: str | None, out: Path | None) -> Path:
+    """The folder of a new run."""
+    from imptool.files import check_file_name
+
+    if name is None:
+        return out or Path("runs", stem, datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if out is not None:
+        raise InputError("--name and --out both say where the run is to be: give one of them")
+    try:
+        return Path("runs", stem, check_file_name(name))
+    except ValueError as error:
+        raise InputError(f"--name: {error}") from error
 
 
 @main.command("eval")
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path), shell_complete=completed("runs"))
 @click.option(
     "--weights",
+    shell_complete=completed("weights"),
     metavar="FILE|NAME",
-    help="In place of RUN: a file of weights, or the name of some that come with imptool: ccp-lite.",
+    help="Instead of RUN: a file of weights, or the name of some that come with imptool: ccp-lite.",
 )
 @click.option(
     "--predictions",
     type=click.Path(path_type=Path),
-    help="In place of RUN: a folder of label PNGs, of imptool predict, or a JSON of COCO results; with --dataset.",
+    help="Instead of RUN: a folder of label PNGs, of imptool predict, or a JSON of COCO results; with --dataset.",
 )
 @click.option("--boundary-bands", is_flag=True, help="Also all of it by distance to the boundary (Figure 5 of the paper).")
 @click.option(
@@ -432,8 +526,12 @@ def train_command(
 @click.option(
     "--baseline", type=click.Choice(["prior"]), help="Beside it: the class most frequent at each position in training."
 )
-@click.option("--split", help="In place of the recipe's val split.")
-@click.option("--dataset", help="In place of the recipe's: a YAML, a folder, or, for COCO results, the COCO JSON of the truth.")
+@click.option("--split", help="Instead of the recipe's val split.")
+@click.option(
+    "--dataset",
+    shell_complete=completed("datasets"),
+    help="Instead of the recipe's: a YAML, a folder, or, for COCO results, the COCO JSON of the truth.",
+)
 @click.option(
     "--remap",
     multiple=True,
@@ -441,7 +539,7 @@ def train_command(
     help="What ids in --predictions mean: 7=1,8=0,default=0, or a YAML of such pairs.",
 )
 @click.option("--resize", is_flag=True, help="Take --predictions of other sizes, by the nearest pixel.")
-@click.option("--missing-as-background", is_flag=True, help="Score photographs without prediction as background.")
+@click.option("--missing-as-background", is_flag=True, help="Score images without prediction as background.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -480,7 +578,7 @@ def eval_command(
     """Measure a run, or anybody's predictions. IOU, accuracy, box and mask AP, with 95 % intervals.
 
     RUN is a run folder, or a weights file in one; without it, the newest under runs/. Writes metrics.json, report.html,
-    plots, and a CSV of all photographs. docs/metrics.md says what the figures mean.
+    plots, and a CSV of all images. docs/metrics.md says what the figures mean.
 
     \b
     imptool eval --boundary-bands
@@ -551,8 +649,15 @@ def eval_command(
 
 
 @main.command("ablate")
-@click.argument("recipe")
-@click.option("-o", "--override", multiple=True, metavar="KEY=VALUE", help="Change the recipe of all cells: -o solver.lr=0.01")
+@click.argument("recipe", shell_complete=completed("ablations"))
+@click.option(
+    "-o",
+    "--override",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete_override,
+    help="Change the recipe of all cells: -o solver.lr=0.01",
+)
 @click.option("--cell", "cells", multiple=True, metavar="NAME", help="Do these cells alone.")
 @click.option("--seed", "seeds", multiple=True, type=int, metavar="N", help="Do these seeds alone.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the grid.  [default: ablations/<recipe>]")
@@ -591,8 +696,12 @@ def ablate_command(
     from imptool.recipe import parse_change
     from imptool.train import Interrupted
 
+    changes = dict(map(parse_change, override))
+    for key, instead in (("seed", "--seed chooses among the grid's"), ("model.name", "--cell chooses among the grid's")):
+        if key in changes:
+            raise InputError(f"-o {key}: each cell has its own; {instead}")
     ablation = load_ablation(recipe)
-    ablation = ablation.model_copy(update={"change": ablation.change | dict(map(parse_change, override))})
+    ablation = ablation.model_copy(update={"change": ablation.change | changes})
     out = out or Path("ablations", Path(recipe).stem)
     jobs, console = plan(ablation, out), _console()
     wanted = chosen(jobs, cells, seeds)
@@ -614,7 +723,7 @@ def ablate_command(
 
 
 @main.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", shell_complete=completed("runs"))
 @click.option("--split", default="val", show_default=True, help="Which of a run's evaluations.")
 @click.option(
     "--format",
@@ -649,14 +758,18 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
 
 
 @main.command("predict")
-@click.argument("photographs", nargs=-1, required=True, metavar="PHOTOGRAPHS...")
+@click.argument("photographs", nargs=-1, required=True, metavar="IMAGES...")
 @click.option(
-    "--run", type=click.Path(path_type=Path), help="Run folder.  [default: the newest under runs/, else --weights ccp-lite]"
+    "--run",
+    type=click.Path(path_type=Path),
+    shell_complete=completed("runs"),
+    help="Run folder.  [default: the newest under runs/, else --weights ccp-lite]",
 )
 @click.option(
     "--weights",
+    shell_complete=completed("weights"),
     metavar="FILE|NAME",
-    help="In place of --run: a file of weights, as of imptool export, or the name of some that come with imptool: ccp-lite.",
+    help="Instead of --run: a file of weights, as of imptool export, or the name of some that come with imptool: ccp-lite.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: predictions/<folder>]")
 @click.option(
@@ -674,15 +787,15 @@ def compare_command(runs: tuple[str, ...], split: str, format_: str, out: Path |
     help="Of the network's dense parts.  [default: bfloat16 on CUDA, else float32]",
 )
 @_tta
-@click.option("--batch", type=click.IntRange(1), help="Photographs of one size at a time.  [default: 4 on CUDA, else 1]")
+@click.option("--batch", type=click.IntRange(1), help="Images of one size at a time.  [default: 4 on CUDA, else 1]")
 @_max_pixels
 @_device
 @click.option(
     "--workers",
     type=click.IntRange(0),
-    default=min(8, os.cpu_count() or 1),
+    default=min(8, usable_cores()),
     show_default=True,
-    help="Threads that read photographs, and as many that write results: with a GPU, processes.",
+    help="Threads that read images, and as many that write results: with a GPU, processes.",
 )
 def predict_command(
     photographs: tuple[str, ...],
@@ -699,16 +812,16 @@ def predict_command(
     device: str,
     workers: int,
 ) -> None:
-    """Parse photographs: files, folders with all below, or globs. Writes label PNGs, overlays, COCO results and a page.
+    """Parse images: files, folders with all below, or globs. Writes label PNGs, overlays, COCO results and a page.
 
-    Cut-outs (--save all) are PNGs of every garment, transparent around it. Several GPUs share the photographs under torchrun,
+    Cut-outs (--save all) are PNGs of every garment, transparent around it. Several GPUs share the images under torchrun,
     which takes --run for an option of its own, unless -- stands before predict.
 
     \b
-    imptool predict my-photographs/
+    imptool predict my-images/
     imptool predict "shop/*/front*.jpg" --weights weights.safetensors --save cutouts --out garments/
-    imptool predict my-photographs/ --resume
-    torchrun --nproc-per-node 4 -m imptool -- predict my-photographs/ --run runs/a
+    imptool predict my-images/ --resume
+    torchrun --nproc-per-node 4 -m imptool -- predict my-images/ --run runs/a
     """
     from imptool.checkpoint import load_run
     from imptool.data.tta import parse_tta
@@ -744,7 +857,7 @@ def predict_command(
 
 
 @main.command("export")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completed("runs", "weights"))
 @click.option(
     "--out", type=click.Path(path_type=Path), default="weights.safetensors", show_default=True, help="The file to write."
 )
@@ -758,7 +871,7 @@ def export_command(run: str | None, out: Path, half: bool, force: bool) -> None:
     \b
     imptool export runs/ccp_lite/2026-01-31_12-00-00
     imptool export --half --out small.safetensors
-    imptool predict my-photographs/ --weights weights.safetensors
+    imptool predict my-images/ --weights weights.safetensors
     """
     import torch
 
@@ -859,6 +972,53 @@ def doctor_command() -> None:
 
     if not examine(_console()):
         sys.exit(1)
+
+
+@main.command("list")
+@click.argument("kind", required=False, shell_complete=completed("kinds"))
+def list_command(kind: str | None) -> None:
+    """List what comes with imptool: recipes, datasets, models, weights, layouts, ablations.
+
+    KIND is one of these words, and tells more of each; without it, there is a line for everything.
+
+    \b
+    imptool list
+    imptool list recipes
+    """
+    from imptool.list_things import list_things
+
+    console = _console()
+    for line in list_things(kind):
+        say(console, line)
+
+
+@main.command("recipe")
+@click.argument("name", required=False, shell_complete=completed("recipes"))
+@click.option(
+    "-o",
+    "--override",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete_override,
+    help="Change a recipe's value: -o solver.lr=0.01",
+)
+def recipe_command(name: str | None, override: tuple[str, ...]) -> None:
+    """Print a recipe with all its keys, defaults included, and what each of them is. The output is itself a recipe.
+
+    NAME is a recipe YAML or the name of one that comes with imptool; imptool list recipes shows those. docs/recipe.md has the
+    same keys with their defaults.
+
+    \b
+    imptool recipe ccp_lite
+    imptool recipe ccp_lite -o solver.lr=0.01 > mine.yaml
+    """
+    from imptool.recipe import load_recipe
+    from imptool.show_recipe import show_recipe
+
+    if name is None:
+        raise InputError("imptool recipe NAME: say which one; imptool list recipes shows those that come with imptool")
+    if _speaks():
+        click.echo(show_recipe(load_recipe(name, override)), nl=False)
 
 
 def _console(*, stderr: bool = False) -> Console:

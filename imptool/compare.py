@@ -24,7 +24,6 @@ from imptool.files import InputError, whole_file
 from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
 from imptool.metrics.bootstrap import is_significant
 from imptool.report.page import Cell, Difference, Share
-from imptool.report.plots import plot_bands
 from imptool.report.progress import say
 from imptool.report.tables import Sheet, markdown, terminal_table
 
@@ -35,7 +34,7 @@ _NO_DIFFERENCE = Difference(math.nan, math.nan, math.nan, False)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations of the same photographs by name; differences are from the first one."""
+    """Evaluations of the same images by name; differences are from the first one."""
 
     runs: Mapping[str, Evaluation]
 
@@ -168,7 +167,7 @@ def _names(loaded: Sequence[tuple[Path, Evaluation]], given: Sequence[str]) -> l
 
 
 def compare(runs: Mapping[str, Evaluation]) -> Comparison:
-    """Hold evaluations against each other; InputError when they are not of the same photographs, labels and classes."""
+    """Hold evaluations against each other; InputError when they are not of the same images, labels and classes."""
     (first_name, first), *others = runs.items()
     for name, run in others:
         if difference := first.labels.difference(run.labels):
@@ -176,7 +175,7 @@ def compare(runs: Mapping[str, Evaluation]) -> Comparison:
         if first.images != run.images:
             count = len(set(first.images) ^ set(run.images))
             raise InputError(
-                f"{first_name} and {name} were measured on different photographs ({count} are in one of them alone): "
+                f"{first_name} and {name} were measured on different images ({count} are in one of them alone): "
                 "evaluate both on the same split"
             )
         for what, hashes in (
@@ -184,7 +183,7 @@ def compare(runs: Mapping[str, Evaluation]) -> Comparison:
             ("instances", (first.instances_hash, run.instances_hash)),
         ):
             if all(hashes) and hashes[0] != hashes[1]:
-                raise InputError(f"{first_name} and {name} were measured against different {what}: evaluate both anew")
+                raise InputError(f"{first_name} and {name} were measured against different {what}: evaluate both again")
     return Comparison(runs)
 
 
@@ -203,9 +202,9 @@ def _models(compared: Comparison) -> Sheet:
         if any(not math.isnan(compared.figure(name, key).value) for name in compared.runs)
     }
     first = compared.runs[compared.first]
-    title = f"{first.dataset}, split {first.split}, {len(first.images):,} photographs (percent)"
+    title = f"{first.dataset}, split {first.split}, {len(first.images):,} images (percent)"
     rows: list[list[Cell]] = [[name, *(compared.figure(name, key) for key in keys)] for name in compared.runs]
-    captions = [f"in brackets: 95 % interval over photographs; {TOO_FEW}", *_conditions(compared)]
+    captions = [f"in brackets: 95 % interval over images; {TOO_FEW}", *_conditions(compared)]
     return Sheet(title, ["run", *keys.values()], rows, "; ".join(captions))
 
 
@@ -355,5 +354,7 @@ def write_comparison(compared: Comparison, out: Path) -> list[Path]:
         (out / f"bands{suffix}").unlink(missing_ok=True)
     paths = [out / name for name in texts]
     if compared.bands:
+        from imptool.report.plots import plot_bands  # matplotlib takes half a second to import, and a table needs none
+
         paths += plot_bands(out / "bands.png", compared.bands, *band_curves(for_plots(compared.measured), compared.bands))
     return paths

@@ -27,17 +27,17 @@ from imptool.data.instances import INSTANCES, categories, conversion_info
 from imptool.data.journal import Journal
 from imptool.data.layouts import Item
 from imptool.data.layouts.pairs import is_there
-from imptool.data.output import check_apart, results_folder
+from imptool.data.output import check_apart, path_from, results_folder
 from imptool.files import InputError, dump_yaml, some, whole_file
 from imptool.processes import map_ahead
 from imptool.report.console import plain
 from imptool.report.progress import ProgressBar, count_of, say
 
-_BLOCK = 64  # photographs that one process converts at a time
+_BLOCK = 64  # images that one process converts at a time
 _ENOUGH, _ENOUGH_SLOW = (
     3000,
     300,
-)  # photographs: processes take two seconds to start, RLE a millisecond, all else ten times that
+)  # images: processes take two seconds to start, RLE a millisecond, all else ten times that
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def convert_instances(
     resume: bool,
     console: Console,
 ) -> dict[str, Tally]:
-    """Convert every split of a dataset. Finished blocks of photographs are kept in a journal until all is written.
+    """Convert every split of a dataset. Finished blocks of images are kept in a journal until all is written.
 
     Args:
         out: a folder, or for COCO instances of a dataset of one split a file that ends in .json.
@@ -73,7 +73,7 @@ def convert_instances(
         resume: go on with the conversion that was stopped in that folder.
     Raises:
         InputError: a result is there already and `force` was not asked for, a stopped conversion is there and neither
-            `force` nor `resume` was asked for, a split is empty, or no photograph of the whole dataset can be used.
+            `force` nor `resume` was asked for, a split is empty, or no image of the whole dataset can be used.
     """
     target = _target(dataset, export, out)
     for split in dataset.splits:
@@ -81,10 +81,10 @@ def convert_instances(
     for note in (*dataset.remarks, *dataset.notes):
         say(console, f"note: {note}")
     if not dataset.has_photographs:
-        say(console, f"note: {dataset.root} has no photographs: sizes are those of the labels; train and eval need photographs")
+        say(console, f"note: {dataset.root} has no images: sizes are those of the labels; train and eval need images")
     journals = target.folder / f".converting-{dataset.name}-{export.format}"
     if resume and not journals.is_dir() and all(path.exists() for path in target.results.values()):
-        say(console, f"{target.folder}: complete already, there is nothing to go on with; --force makes it anew")
+        say(console, f"{target.folder}: complete already, there is nothing to go on with; --force replaces it")
         return {}
     _check_source(dataset, target)
     parts = [journals.name, f"{journals.name}/*", *{path.name for path in target.pictures.values()}]
@@ -92,7 +92,7 @@ def convert_instances(
     with results_folder(target.folder, lambda _: check(), parts=parts):
         if journals.is_dir() and not resume:
             shutil.rmtree(journals)
-        gc.freeze()  # the list of photographs: collecting would go through all of it again and again, for 3 to 7 % of the time
+        gc.freeze()  # the list of images: collecting would go through all of it again and again, for 3 to 7 % of the time
         try:
             tallies = _convert_splits(dataset, export, target, journals, workers=workers, resume=resume, console=console)
         finally:
@@ -101,13 +101,13 @@ def convert_instances(
     if not any(tally.photographs for tally in tallies.values()):
         failed = [problem for tally in tallies.values() for problem in tally.failed]
         number = _count_photographs(dataset) or len(failed)
-        raise InputError(f"{dataset.source}: none of its {number} photographs can be used; the first: {failed[0]}")
+        raise InputError(f"{dataset.source}: none of its {number} images can be used; the first: {failed[0]}")
     _print_summary(dataset, export, tallies, target, console)
     return tallies
 
 
 def _count_photographs(dataset: Dataset) -> int:
-    """The photographs that are there; an item may be a label map alone, or a bad row of a JSON."""
+    """The images that are there; an item may be a label map alone, or a bad row of a JSON."""
     items = [item for members in dataset.splits.values() for item in members]
     return len({item.image for item in items if item.image.suffix.lower() in IMAGE_SUFFIXES and is_there(item.image)})
 
@@ -155,7 +155,7 @@ def _check_room(target: Target, journals: Path, *, force: bool, resume: bool) ->
     if force:
         return
     if journals.is_dir() and not resume:
-        raise InputError(f"{journals} is an unfinished conversion: add --resume to go on with it, or --force to begin anew")
+        raise InputError(f"{journals} is an unfinished conversion: add --resume to go on with it, or --force to start over")
     existing = target.existing()
     if existing and not (resume and journals.is_dir()):
         raise InputError(f"{existing[0]} exists: add --force to replace it, or choose another --out")
@@ -189,7 +189,7 @@ def _convert_splits(
         with Journal(journals / f"{split}.lines", header, pictures, resume=resume) as journal:
             fast = export.format == "coco" and export.segmentation == "rle"
             few = len(items) <= (_ENOUGH if fast else _ENOUGH_SLOW)
-            # What stopped an earlier attempt may have been a photograph that ends the process that reads it.
+            # What stopped an earlier attempt may have been an image that ends the process that reads it.
             several = min(workers, int(journal.taken_up)) if few else workers
             lost = partial(_lost, dataset)
             _fill_journal(journal, convert, lost, blocks, split, workers=several, console=console)
@@ -274,12 +274,12 @@ def _write_document(file: TextIO, dataset: Dataset, split: str, export: Export, 
 
 
 def _write_description(path: Path, dataset: Dataset, splits: Mapping[str, str]) -> None:
-    """A dataset YAML that takes the photographs from where they are and the label maps from here."""
+    """A dataset YAML that takes the images from where they are and the label maps from here."""
     items = [item for split in splits for item in dataset.splits[split]]
     described: dict[str, Any] = {"layout": "folder", "root": "."}
     if dataset.has_photographs:
         photographs, suffix = _photo_folder(items)
-        described["photographs"] = _path_from(path.parent, photographs)
+        described["photographs"] = path_from(path.parent, photographs)
         if suffix:
             described["suffixes"] = [suffix, ".png"]
     labels = dataset.labels
@@ -303,24 +303,16 @@ def _photo_folder(items: Sequence[Item]) -> tuple[Path, str]:
     return folder, "" if ending == item.image.suffix else ending
 
 
-def _path_from(folder: Path, photographs: Path) -> str:
-    """A relative path where both lie in the current folder, so that all of it can be moved; else the whole path."""
-    here = Path.cwd()
-    if folder.resolve().is_relative_to(here) and photographs.is_relative_to(here):
-        return os.path.relpath(photographs, folder.resolve())
-    return str(photographs)
-
-
 def _print_summary(dataset: Dataset, export: Export, tallies: Mapping[str, Tally], target: Target, console: Console) -> None:
     if export.format != "semantic":
         console.print(_class_table(dataset, tallies))
     for split, tally in tallies.items():
-        what = count_of(tally.photographs, "photograph")
+        what = count_of(tally.photographs, "image")
         if export.format != "semantic":
             what += f", {count_of(tally.instances.total(), 'segment' if export.format == 'panoptic' else 'instance')}"
         line = f"{target.results[split]}: {what}"
         if not tally.photographs:
-            line = f"{target.results[split]}: not written, no photograph of this split can be used"
+            line = f"{target.results[split]}: not written, no image of this split can be used"
         if tally.crowds:
             line += f", {tally.crowds:,} of them marked as crowds"
         if tally.unknown:

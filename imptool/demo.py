@@ -24,7 +24,7 @@ from imptool.data.images import read_image
 from imptool.data.instances import file_name, read_instances
 from imptool.data.layouts import Item
 from imptool.data.output import contents, results_folder
-from imptool.data.palette import voc_palette
+from imptool.data.palette import class_palette
 from imptool.data.prediction import coco_results
 from imptool.files import InputError, whole_file
 from imptool.models.inference import parse_image
@@ -40,7 +40,7 @@ COMMANDS = (
     ("imptool convert-instances outfits", "Make an instance of every connected component of the label maps"),
     ("imptool train outfits_lite --out runs/demo", "Train a parser that starts from the weights that come with imptool"),
     ("imptool eval runs/demo --boundary-bands --baseline prior", "Measure it on pictures that it has not seen"),
-    ("imptool outfits new --count 24 --size 320x160 --seed 1", "Draw a few more, as if they were your photographs"),
+    ("imptool outfits new --count 24 --size 320x160 --seed 1", "Draw a few more, as if they were your images"),
     ("imptool predict new/images --run runs/demo", "Parse them"),
 )
 RUN, METRICS = Path("runs/demo"), Path("runs/demo/eval-val/metrics.json")
@@ -123,7 +123,7 @@ def _parse_example(trained: TrainedModel, dataset: Dataset, item: Item, rows: li
     detected = decode_masks(coco_results(prediction, labels, image_id=1), target.shape)
     things = [labels.ids[channel] for channel in labels.things]
     pictures = {
-        "photograph": image,
+        "image": image,
         "target": colour_classes(image, target, ids=shown, alpha=0.75),
         "its instances": colour_instances(image, decode_masks(rows, target.shape)),
         "detected instances": colour_instances(image, detected),
@@ -143,7 +143,7 @@ def _write_pictures(parsed: Sequence[_Parsed]) -> None:
         for what, picture in example.pictures.items():
             with whole_file(_picture_path(example.name, what)) as temporary:
                 Image.fromarray(picture).save(temporary, quality=90)
-    front = ("photograph", "detected instances", "canvas", "prediction")
+    front = ("image", "detected instances", "canvas", "prediction")
     pairs = [[example.pictures[what] for what in front] for example in parsed[:_FRONT]]
     overview = side_by_side([[picture for pair in pairs[row : row + 2] for picture in pair] for row in range(0, len(pairs), 2)])
     with whole_file(Path("overview.png")) as temporary:
@@ -151,7 +151,7 @@ def _write_pictures(parsed: Sequence[_Parsed]) -> None:
 
 
 def _write_page(steps: Sequence[page.Step], metrics: dict[str, Any], parsed: Sequence[_Parsed]) -> None:
-    dataset, palette = load_dataset("outfits"), voc_palette()
+    dataset, palette = load_dataset("outfits"), class_palette()
     names = dict(zip(dataset.labels.ids, dataset.labels.names, strict=True))
 
     def legend(ids: Sequence[int]) -> list[tuple[str, tuple[int, int, int]]]:
@@ -163,11 +163,15 @@ def _write_page(steps: Sequence[page.Step], metrics: dict[str, Any], parsed: Seq
             {what: _picture_path(example.name, what).as_posix() for what in example.pictures},
             legend(example.classes),
             f"{example.accuracy:.0%} of its pixels are right",
-            example.pictures["photograph"].shape[:2],
+            example.pictures["image"].shape[:2],
         )
         for example in parsed
     ]
     sections = {
+        "Images": [
+            page.text_html(f"The first {len(parsed)} images of the val split, none of them chosen."),
+            page.gallery_html(examples),
+        ],
         "The steps": [page.text_html("In the demo's folder; each works the same on your own data."), page.steps_html(steps)],
         "Results": [page.headline_html(headline(metrics)), _class_table(metrics, palette)],
         "Near the boundary": [
@@ -177,16 +181,12 @@ def _write_page(steps: Sequence[page.Step], metrics: dict[str, Any], parsed: Seq
                 metrics["definitions"]["band"],
             )
         ],
-        "Photographs": [
-            page.text_html(f"The first {len(parsed)} pictures of the val split, none of them chosen."),
-            page.gallery_html(examples),
-        ],
         "How this was made": [page.terms_html(_made(steps, metrics))],
     }
     intro = (
         "A network parses clothing: a detector finds instances, their masks are projected onto a canvas with one layer for "
         "each class, and the semantic head sees that canvas. It was trained here, on drawn outfits, from the weights that come "
-        "with imptool, which photographs of people have trained."
+        "with imptool, which images of people have trained."
     )
     page.write_page(Path("index.html"), "imptool: a first result", intro, sections, metrics["definitions"])
 
@@ -226,7 +226,8 @@ def _share(value: float | None) -> float:
 
 def _made(steps: Sequence[page.Step], metrics: dict[str, Any]) -> dict[str, str]:
     generator, recipe = metrics["dataset"]["generator"], metrics["recipe"]
-    stages = ", then ".join(f"{stage['model']} for {stage['iterations']} iterations" for stage in recipe["stages"].values())
+    models = [(stage["model"] or recipe["model"]["name"], stage["iterations"]) for stage in recipe["stages"].values()]
+    stages = ", then ".join(f"{model} for {iterations} iterations" for model, iterations in models)
     return {
         "pictures": f"{generator['count']} by generator {generator['name']} {generator['version']}, seed {generator['seed']}",
         "training": f"{stages}, batches of {recipe['solver']['batch']}, seed {recipe['seed']}",

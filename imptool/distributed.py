@@ -25,12 +25,12 @@ Element = TypeVar("Element")
 
 @contextmanager
 def process_group(*, on_cpu: bool = False) -> Iterator[None]:
-    """Join the processes that torchrun has started; alone without it.
+    """Join the processes that torchrun has started; alone without it, or where they are joined already.
 
     Raises:
         InputError: there are more processes than GPUs, or another process has ended in the middle.
     """
-    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ or _group():
         yield
         return
     import torch
@@ -148,7 +148,7 @@ def sum_of(values: np.ndarray) -> np.ndarray:
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give all processes the main one's buffers: each has averaged BatchNorm's over its own photographs."""
+    """Give all processes the main one's buffers: each has averaged BatchNorm's over its own images."""
     if world_size() > 1:
         for buffer in model.buffers():
             _group().broadcast(buffer, src=0)

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from rich.console import Console
 
+from imptool.processes import usable_cores
 from imptool.projection import SAMPLINGS, kernel_facts, project_masks
 from imptool.report.progress import say
 
@@ -22,7 +23,8 @@ def examine(console: Console) -> bool:
     _line(console, "system", f"{platform.platform()}, Python {platform.python_version()}")
     _line(console, "packages", _versions(_PACKAGES))
     _line(console, "compiler", _versions(_CUDA_PACKAGES))
-    _line(console, "cpu", f"{os.cpu_count()} cores; torch uses {torch.get_num_threads()} threads")
+    cores = f"{os.cpu_count()} cores, {usable_cores()} usable by this process"
+    _line(console, "cpu", f"{cores}; torch uses {torch.get_num_threads()} threads")
     works = _try_operator(console, torch.device("cpu"))
     if not torch.cuda.is_available():
         _line(console, "cuda", f"none: torch {torch.__version__} finds no usable GPU" + _driver(", though there is driver "))

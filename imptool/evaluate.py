@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from imptool.checkpoint import TrainedModel
 
-_MANY = 2000  # photographs: seconds
+_MANY = 2000  # images: seconds
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation, the folder for it (None: nothing is written), and what its examples are drawn with, if anything."""
+    """An evaluation, the folder for it (None: nothing is written), and what its examples are drawn with, if anything.
+
+    curves: how the run learned, an SVG, where there is one.
+    """
 
     result: Evaluation
     out: Path | None
     dataset: Dataset | None = None
     source: Predictions | None = None
+    curves: Path | None = None
 
     def predicted(self, item: Item, target: np.ndarray) -> np.ndarray | None:
         """The predicted channels [H, W] of an item, once more."""
@@ -109,7 +113,8 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
         InputError: the dataset has other classes than the model; the model has no canvas that something else could be on; as
             `parse_tta` and `measure`.
     """
-    from imptool.evaluation.from_run import RunPredictions  # torch takes seconds
+    from imptool.checkpoint import CURVES  # torch takes seconds
+    from imptool.evaluation.from_run import RunPredictions
 
     recipe, canvas = trained.recipe, request.canvas
     _check_canvas(request, trained)
@@ -141,7 +146,7 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
         workers=request.workers,
         console=request.console,
     )
-    return Evaluated(result, out, found, source)
+    return Evaluated(result, out, found, source, trained.source.with_name(CURVES).with_suffix(".svg"))
 
 
 def _check_canvas(request: Request, trained: TrainedModel) -> None:
@@ -156,7 +161,7 @@ def _check_canvas(request: Request, trained: TrainedModel) -> None:
         projecting = ", ".join(name for name in MODELS if name.endswith("-imp"))
         raise InputError(f"{trained.name} has no canvas: --canvas is for models that project masks: {projecting}")
     if request.tta is not None:
-        raise InputError(f"--canvas {request.canvas} is measured on one view of each photograph: leave out --tta")
+        raise InputError(f"--canvas {request.canvas} is measured on one view of each image: leave out --tta")
 
 
 def _on_canvas(canvas: str, document: Mapping[str, Any] | None, labels: LabelSet) -> dict[str, list[dict[str, Any]]] | None:
@@ -249,7 +254,7 @@ def evaluate_predictions(
 
 
 def _evaluate_results(path: Path, request: Request, dataset: str) -> Evaluated:
-    """Box and mask AP of COCO results, for which no photograph is read."""
+    """Box and mask AP of COCO results, for which no image is read."""
     if Path(dataset).suffix.lower() == ".json":
         if request.split is not None:
             raise InputError(f"--split {request.split}: {dataset} is one COCO JSON, and has no splits")
@@ -288,7 +293,7 @@ def write_evaluation(evaluated: Evaluated, folder: Path) -> list[Path]:
     result = evaluated.result
     paths = write_record(result, folder) + write_plots(result, folder)
     examples = draw_examples(result, evaluated.dataset, evaluated.predicted) if evaluated.dataset and evaluated.source else {}
-    return [*paths, write_report(result, folder, examples)]
+    return [*paths, write_report(result, folder, examples, evaluated.curves)]
 
 
 def evaluation_folder(out: Path) -> AbstractContextManager[None]:
@@ -363,7 +368,7 @@ def print_evaluation(result: Evaluation, console: Console) -> None:
     if len(result.images) >= _MANY:
         say(console, f"intervals from {REPLICATES:,} resampled splits ...")
     precision = precision_shares(result)
-    title = f"{result.dataset}, split {result.split}, {len(result.images):,} photographs (percent)"
+    title = f"{result.dataset}, split {result.split}, {len(result.images):,} images (percent)"
     console.print(terminal_table(classes_sheet(title, result.labels, result.measured, precision), intervals=False))
     if result.measured:
         console.print(terminal_table(summary_sheet(result.measured)))
@@ -374,7 +379,7 @@ def print_evaluation(result: Evaluation, console: Console) -> None:
         figures = {key: precision[f"{kind}/{key}"] for key in keys}
         say(console, f"{kind} " + "  ".join(f"{key} {cell_text(figure)}" for key, figure in figures.items()))
     if not math.isnan(result.canvas_nonempty):
-        say(console, f"photographs with a non-empty canvas: {result.canvas_nonempty:.1%}")
+        say(console, f"images with a non-empty canvas: {result.canvas_nonempty:.1%}")
     if result.tta:
         say(console, f"test-time augmentation: {result.tta}")
     if result.swapped:

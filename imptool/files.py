@@ -32,6 +32,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, mod
 LOCK = ".imptool.lock"
 _UNFINISHED = ".unfinished-"
 RECIPES = Path(__file__).parent / "recipes"  # travels in the wheel; the checkout's recipes/ is a link to it
+RUNS = Path("runs")
 SHIPPED = Path(__file__).parent / "weights"  # travels in the wheel; a file is known by its name without .safetensors
 DEFAULT_WEIGHTS = "ccp-lite"
 
@@ -61,7 +62,7 @@ class Limit(NamedTuple):
 # By what reading takes. YAML: seconds and a hundred times its size in memory for a MiB; JSON: ten times its size; a picture, a
 # MAT-file and a journal are read in pieces; tensors are needed whole.
 YAML_FILE = Limit(4, "a recipe or description has some KiB: name another file")
-TEXT_FILE = Limit(256, "a list has a short line for each class or photograph: name another file")
+TEXT_FILE = Limit(256, "a list has a short line for each class or image: name another file")
 JSON_FILE = Limit(8192, "split it into several files")
 PICTURE_FILE = Limit(4096, "save it in a compressed format")
 MAT_FILE = Limit(1024, "save the label map alone, compressed (-v7)")
@@ -142,7 +143,8 @@ class Strict(BaseModel):
         return value
 
 
-def _check_file_name(name: str) -> str:
+def check_file_name(name: str) -> str:
+    """A name that may become part of a file's name; ValueError for any other."""
     if not name or name.startswith(".") or not set('/\\\0*?[]"<>|:').isdisjoint(name):
         raise ValueError(
             f"'{name}' becomes part of a file's name: write it without any of / \\ * ? [ ] < > | : \" or a leading dot"
@@ -150,7 +152,7 @@ def _check_file_name(name: str) -> str:
     return name
 
 
-FileName = Annotated[str, AfterValidator(_check_file_name)]
+FileName = Annotated[str, AfterValidator(check_file_name)]
 """A name from a YAML that becomes part of a file's name; names from files are never trusted as paths."""
 
 StrictModel = TypeVar("StrictModel", bound=Strict)
@@ -314,6 +316,11 @@ def parse_strict(model: type[StrictModel], value: Any, *, source: str) -> Strict
         if first["type"] == "string_type" and not isinstance(first["input"], list | dict):
             message += ": write it in quotes"  # no, null, 1.10 and 2026-01-31 are no texts to YAML
         raise InputError(f"{source}: {place + ': ' if place else ''}{message}") from error
+
+
+def dump_yaml_inline(value: Any) -> str:
+    """The same on one line, as it stands behind a key: `null`, `[1, 2]`."""
+    return yaml.dump([value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)[1:-2]
 
 
 @contextmanager

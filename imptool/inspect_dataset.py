@@ -6,7 +6,7 @@ import csv
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -22,8 +22,8 @@ from imptool.data.coco import decode_masks
 from imptool.data.dataset import Dataset
 from imptool.data.export import SMALL
 from imptool.data.images import read_image
+from imptool.data.instances import FEW
 from imptool.data.layouts import Item
-from imptool.data.palette import voc_palette
 from imptool.data.survey import (
     KINDS,
     Converted,
@@ -37,28 +37,27 @@ from imptool.data.survey import (
     repeated_photographs,
     summarise,
 )
-from imptool.files import InputError, nearest, whole_file, write_json
+from imptool.files import InputError, nearest, some, whole_file, write_json
 from imptool.processes import map_ahead
 from imptool.report import page
 from imptool.report.console import plain
 from imptool.report.overlays import colour_classes, colour_instances, drawable
-from imptool.report.plots import plot_areas, plot_class_counts, plot_histogram, plot_together
 from imptool.report.progress import ProgressBar, count_of, say
 
-_BLOCK = 16  # photographs that one process looks at at a time
-_ENOUGH = 500  # photographs; a process takes a second to start
+_BLOCK = 16  # images that one process looks at at a time
+_ENOUGH = 500  # images; a process takes a second to start
 _SHOWN = 5  # problems of a kind on the terminal
 _IN_PLOTS = 50  # classes
 _ON_PAGE = 25  # problems of a kind on the page
 _PAGE_SIDE = 800  # px of a picture on the page
-
+_NAMED = 20  # classes that a line names
 
 Element = TypeVar("Element")
 Value = TypeVar("Value")
 
 
 class Inspection(NamedTuple):
-    """What was found: figures, problems and, of every photograph, the facts."""
+    """What was found: figures, problems and, of every image, the facts."""
 
     dataset: Dataset
     statistics: Statistics
@@ -67,10 +66,10 @@ class Inspection(NamedTuple):
 
 
 def inspect_dataset(dataset: Dataset, *, workers: int, console: Console) -> Inspection:
-    """Read every photograph and label map of a dataset, and add up what they show.
+    """Read every image and label map of a dataset, and add up what they show.
 
     Raises:
-        InputError: there is no photograph at all.
+        InputError: there is no image at all.
     """
     items = [(split, item) for split, members in dataset.splits.items() for item in members]
     if not items:
@@ -81,7 +80,7 @@ def inspect_dataset(dataset: Dataset, *, workers: int, console: Console) -> Insp
     problems += [Problem("annotation", (), note) for note in dataset.notes]
     problems += [Problem("pair", (), f"the split {split} is empty") for split, found in dataset.splits.items() if not found]
     if not dataset.has_photographs:
-        problems.append(Problem("pair", (), f"{dataset.root} has no photographs: train and eval need them"))
+        problems.append(Problem("pair", (), f"{dataset.root} has no images: train and eval need them"))
     problems += repeated_photographs(dataset, surveyed)
     converted, unreadable = read_converted(dataset)
     problems += unreadable
@@ -127,7 +126,7 @@ def _in_blocks(
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """The statistics as a table, and the problems by kind."""
     dataset, statistics, problems, _ = inspection
-    caption = f"side: of a square of the mean area, px; small: under {SMALL} px"
+    caption = f"side: square root of the mean area of an instance, px; small: instances under {SMALL} px"
     table = Table(title=f"Classes of {plain(dataset.name)}", caption=caption)
     for heading in ("class", "group"):
         table.add_column(heading, overflow="fold")
@@ -135,7 +134,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         *(f"instances\n{plain(split)}" for split in statistics.photographs),
         "side",
         "small",
-        "photographs",
+        "images",
         "components",
         "holes",
     ):
@@ -153,11 +152,11 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     console.print(table)
     for what, figures in summary(statistics).items():
         say(console, f"{what}: {figures}")
-    for remark in dataset.remarks:
+    for remark in (*dataset.remarks, *rare_classes(statistics)):
         say(console, f"note: {remark}")
     for kind, count in Counter(problem.kind for problem in problems).items():
         say(console, "")
-        say(console, f"{count:,} x {KINDS[kind]}:")
+        say(console, f"{kind}: {count_of(count, 'problem')}")
         of_kind = [problem.line for problem in problems if problem.kind == kind]
         for line in of_kind[:_SHOWN]:
             say(console, f"  {' '.join(line.split())}")
@@ -167,13 +166,29 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     say(console, count_of(len(problems), "problem") if problems else "no problems")
 
 
+def rare_classes(statistics: Statistics) -> list[str]:
+    """Lines about the classes that no image shows, that only splits without training show, or that have few instances."""
+    absent = [row.name for row in statistics.rows if not any(row.photographs.values())]
+    lines = [f"no image shows {some(absent, _NAMED)}"] if absent else []
+    if statistics.photographs.get("train"):
+        elsewhere: dict[str, list[str]] = {}
+        for row in statistics.rows:
+            splits = " and ".join(split for split, count in row.photographs.items() if count)
+            if splits and not row.photographs["train"]:
+                elsewhere.setdefault(splits, []).append(row.name)
+        lines += [f"not in train, only in {splits}: {some(names, _NAMED)}" for splits, names in elsewhere.items()]
+    totals = {row.name: sum(row.instances.values()) for row in statistics.rows}
+    few = [f"{name} ({total})" for name, total in totals.items() if 0 < total < FEW]
+    return [*lines, f"fewer than {FEW} instances: {some(few, _NAMED)}"] if few else lines
+
+
 def summary(statistics: Statistics) -> dict[str, str]:
-    """Photographs, their components, and the classes that are worn together most often: {what: figures}."""
-    found = {"photographs": ", ".join(f"{split} {count:,}" for split, count in statistics.photographs.items())}
+    """Images, their components, and the classes that are worn together most often: {what: figures}."""
+    found = {"images": ", ".join(f"{split} {count:,}" for split, count in statistics.photographs.items())}
     per_photograph = statistics.per_photograph
     if len(per_photograph):
         mean, middle, most = per_photograph.mean(), np.median(per_photograph), per_photograph.max()
-        found["components of a photograph"] = f"{mean:.1f} on average, median {middle:g}, at most {most}"
+        found["components of an image"] = f"{mean:.1f} on average, median {middle:g}, at most {most}"
     names = [row.name for row in statistics.rows]
     upper = np.triu(statistics.together, 1)
     places = [int(place) for place in np.argsort(-upper, axis=None, kind="stable")[:3] if upper.flat[place]]
@@ -210,21 +225,24 @@ def write_inspection(inspection: Inspection, out: Path) -> list[Path]:
     _write_classes(out / "classes.csv", statistics)
     names = [row.name for row in statistics.rows]
     together = [[name, *counts] for name, counts in zip(names, statistics.together.tolist(), strict=True)]
-    _write_csv(out / "together.csv", [["photographs with both", *names], *together])
+    _write_csv(out / "together.csv", [["images with both", *names], *together])
     _write_plots(statistics, out)
     return [out / name for name in ("problems.json", "classes.csv", "together.csv", *PLOTS)]
 
 
 PLOTS = {
-    "instances.png": "Instances of each class",
-    "areas.png": "Sides of squares of the instances' areas, px; a box holds the middle half, its line the middle 90 %",
-    "components.png": "Connected components of a photograph's semantic map",
-    "together.png": "Photographs that show both classes, as a share of those that show the class of the row",
+    "instances.png": "Instances of each class.",
+    "areas.png": "Square roots of the instances' areas, px. A box holds the middle half, its line the middle 90 %.",
+    "components.png": "Connected components of the semantic map of an image.",
+    "together.png": "Images that show both classes, as a share of those that show the class of the row.",
 }
 
 
 def _write_plots(statistics: Statistics, out: Path) -> None:
     """The classes that occur, at most `_IN_PLOTS`: no screen shows a thousand bars, and classes.csv has them all."""
+    # matplotlib takes half a second to import, and plain statistics draw nothing
+    from imptool.report.plots import plot_areas, plot_class_counts, plot_histogram, plot_together
+
     photographs = np.diag(statistics.together)
     often = np.argsort(-photographs, kind="stable")[:_IN_PLOTS]
     places = np.sort(often[photographs[often] > 0]).tolist()
@@ -234,7 +252,7 @@ def _write_plots(statistics: Statistics, out: Path) -> None:
         out / "instances.png", names, {split: [row.instances[split] for row in rows] for split in statistics.photographs}
     )
     plot_areas(out / "areas.png", names, [statistics.areas[row.class_id] for row in rows])
-    plot_histogram(out / "components.png", statistics.per_photograph, "components of a photograph", "photographs")
+    plot_histogram(out / "components.png", statistics.per_photograph, "components of an image", "images")
     plot_together(out / "together.png", names, statistics.together[np.ix_(places, places)])
 
 
@@ -266,7 +284,7 @@ def class_ids(dataset: Dataset, names: Sequence[str]) -> set[int]:
 
 
 def choose_examples(inspection: Inspection, *, count: int, wanted: set[int]) -> list[Item]:
-    """A sample of usable photographs, of those that show a wanted class if there are any, drawn by a hash of their names."""
+    """A sample of usable images, of those that show a wanted class if there are any, drawn by a hash of their names."""
     items = item_of(inspection.dataset)
     usable = [facts for facts in inspection.surveyed if facts.usable and (not wanted or wanted & facts.classes)]
     usable.sort(key=lambda facts: hashlib.sha256(facts.stem.encode(errors="replace")).digest())
@@ -274,33 +292,35 @@ def choose_examples(inspection: Inspection, *, count: int, wanted: set[int]) -> 
 
 
 def write_inspection_page(inspection: Inspection, out: Path, *, count: int, classes: Sequence[str]) -> Path:
-    """Write `index.html` with the figures, the plots, the problems and a sample of photographs."""
+    """Write `index.html` with the figures, the plots, the problems and a sample of images."""
     dataset, statistics, problems, _ = inspection
     chosen = choose_examples(inspection, count=count, wanted=class_ids(dataset, classes))
     examples = [_example(dataset, item, out) for item in chosen]
     shown = f"with {', '.join(classes)}" if classes else "drawn by a hash of their names"
-    headline = {"photographs": f"{sum(statistics.photographs.values()):,}", "classes": f"{len(statistics.rows)}"}
+    headline = {"images": f"{sum(statistics.photographs.values()):,}", "classes": f"{len(statistics.rows)}"}
     headline["instances"] = f"{sum(sum(row.instances.values()) for row in statistics.rows):,}"
     headline["problems"] = f"{len(problems):,}"
     sections = {
         "Classes": [
             page.headline_html(headline),
             page.terms_html(summary(statistics)),
-            _class_table(statistics),
+            *map(page.text_html, rare_classes(statistics)),
+            _class_table(statistics, dataset.labels.colours),
         ],
         "Plots": [
             page.text_html(f"Of the classes that occur, at most the {_IN_PLOTS} most frequent; classes.csv has all."),
             *(page.figure_html(name, about, about) for name, about in PLOTS.items()),
         ],
         "Problems": _problem_parts(problems),
-        "Photographs": [page.text_html(f"{count_of(len(examples), 'photograph')}, {shown}."), page.gallery_html(examples)],
+        "Images": [page.text_html(f"{count_of(len(examples), 'image')}, {shown}."), page.gallery_html(examples)],
     }
     definitions = {
         "instance": "what the source tells apart, else a connected component of a class, 8-connected",
-        "side": "of a square of the mean area of a class's instances, in px (Table 7 of the paper)",
-        "small": f"an instance under {SMALL} px",
-        "hole": "a part of the map inside a component that is not of its class",
+        "side": "the square root of the mean area of a class's instances, in px (Table 7 of the paper)",
+        "small": f"instances under {SMALL} px",
+        "hole": "a region inside a component that belongs to another class or to none",
     }
+    definitions |= {problem.kind: KINDS[problem.kind] for problem in problems}
     splits = count_of(len(statistics.photographs), "split")
     intro = (
         f"{dataset.name}, from {dataset.root}: {len(statistics.rows)} classes; {splits}: {', '.join(statistics.photographs)}."
@@ -310,16 +330,14 @@ def write_inspection_page(inspection: Inspection, out: Path, *, count: int, clas
     return path
 
 
-def _class_table(statistics: Statistics) -> page.Html:
-    palette = voc_palette()
+def _class_table(statistics: Statistics, colours: Mapping[int, tuple[int, int, int]]) -> page.Html:
     photographs = max(sum(statistics.photographs.values()), 1)
     rows: list[list[str | float | page.Swatch]] = []
     for row in statistics.rows:
         total, shown = sum(row.instances.values()), sum(row.photographs.values())
-        red, green, blue = palette[row.class_id % 256].tolist()
         rows.append(
             [
-                page.Swatch(row.name, (red, green, blue)),
+                page.Swatch(row.name, colours[row.class_id]),
                 row.group,
                 *(f"{number:,}" for number in row.instances.values()),
                 shown / photographs,
@@ -330,13 +348,13 @@ def _class_table(statistics: Statistics) -> page.Html:
             ]
         )
     splits = [f"instances, {split}" for split in statistics.photographs]
-    columns = ["class", "group", *splits, "of the photographs", "side", "small", "components", "holes"]
+    columns = ["class", "group", *splits, "of the images", "side", "small", "components", "holes"]
     return page.table_html(columns, rows, caption="By class")
 
 
 def _problem_parts(problems: Sequence[Problem]) -> list[page.Html]:
     if not problems:
-        return [page.text_html("None was found.")]
+        return [page.text_html("No problem was found.")]
     lines: dict[str, list[str]] = {}
     for problem in problems:
         lines.setdefault(problem.kind, []).append(problem.line)
@@ -346,11 +364,11 @@ def _problem_parts(problems: Sequence[Problem]) -> list[page.Html]:
         if len(found) > _ON_PAGE:
             rows.append([kind, f"and {len(found) - _ON_PAGE:,} more: problems.json has all of them"])
     table = page.table_html(["kind", "what was found"], rows, caption=count_of(len(problems), "problem"))
-    return [page.terms_html({kind: KINDS[kind] for kind in lines}), table]
+    return [table]
 
 
 def _example(dataset: Dataset, item: Item, out: Path) -> page.Example:
-    """Photograph, map and instances of one item, written as pictures beneath the page."""
+    """Image, map and instances of one item, written as pictures beneath the page."""
     ids = dataset.read_labels(item)
     instances = dataset.read_instances(item, connectivity=8, components=False)
     image = (
@@ -363,14 +381,14 @@ def _example(dataset: Dataset, item: Item, out: Path) -> page.Example:
     small, small_ids = np.ascontiguousarray(image[::step, ::step]), np.ascontiguousarray(ids[::step, ::step])
     shown = [info.id for info in dataset.labels.classes if info.id != dataset.labels.background]
     pictures = {
-        "photograph": small,
-        "semantic map": colour_classes(small, small_ids, ids=shown, alpha=0.75),
-        "instances, each in a colour of its own": colour_instances(
+        "image": small,
+        "semantic map": colour_classes(small, small_ids, ids=shown, alpha=0.75, colours=dataset.labels.colours),
+        "instances, in colours that no class has": colour_instances(
             small, np.array(masks, np.uint8).reshape(-1, *small_ids.shape)
         ),
     }
     if not dataset.has_photographs:
-        del pictures["photograph"]
+        del pictures["image"]
     name = hashlib.sha256(item.stem.encode(errors="replace")).hexdigest()[:12]
     paths = {}
     for what, picture in pictures.items():
@@ -378,9 +396,9 @@ def _example(dataset: Dataset, item: Item, out: Path) -> page.Example:
         with whole_file(out / path) as temporary:
             Image.fromarray(picture).save(temporary, quality=88)
         paths[what] = path.as_posix()
-    names, palette = dict(zip(dataset.labels.ids, dataset.labels.names, strict=True)), voc_palette()
+    names = dict(zip(dataset.labels.ids, dataset.labels.names, strict=True))
     present = [class_id for class_id in np.unique(ids).tolist() if class_id in shown]
-    legend = [(names[class_id], tuple(palette[class_id % 256].tolist())) for class_id in present]
+    legend = [(names[class_id], dataset.labels.colours[class_id]) for class_id in present]
     return page.Example(item.stem or item.label.name, paths, legend, count_of(len(masks), "instance"), small_ids.shape)
 
 

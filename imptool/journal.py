@@ -16,7 +16,7 @@ from imptool.files import JOURNAL_FILE, PICTURE_FILE, InputError, open_regular
 FORMAT = 2  # of journals; the first had no seals
 _SYNC_EVERY = 5.0  # seconds of work that a power cut may cost; waiting for the disk each time would take longer than the work
 _SEAL = b'"crc32:'
-_LONGEST = 2**28  # bytes of a line, above that of any photograph: a file without line ends is not read into memory
+_LONGEST = 2**28  # bytes of a line, above that of any image: a file without line ends is not read into memory
 
 
 class EntryFile:

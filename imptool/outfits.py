@@ -1,4 +1,4 @@
-"""`imptool outfits`: write a dataset of generated pictures, and print the twin of the paper's Table 7."""
+"""`imptool outfits`: write a dataset of generated pictures, and print the same table as the paper's Table 7."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`imptool predict`: photographs to label PNGs, overlays, COCO results, cut-outs and a page to look through them."""
+"""`imptool predict`: images to label PNGs, overlays, COCO results, cut-outs and a page to look through them."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from imptool.report.console import plain
 from imptool.report.page import duration
 from imptool.report.progress import count_of, say, track
 
-_DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}  # what the next photograph would meet as well
+_DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}  # what the next image would meet as well
 _FILES = ("predictions.json", "images.json", "index.html")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How photographs are parsed.
+    """How images are parsed.
 
     title: what they are called together. resume: keep what an earlier run has finished, in place of removing it. save: what is
-    written, of `results.SAVED`. batch: how many photographs of one size go through the network together.
-    workers: threads that read, and as many that write. max_pixels: larger photographs are refused. tta: which views of a
-    photograph are averaged.
+    written, of `results.SAVED`. batch: how many images of one size go through the network together.
+    workers: threads that read, and as many that write. max_pixels: larger images are refused. tta: which views of a
+    image are averaged.
     """
 
     title: str
@@ -67,21 +67,21 @@ def predict(
     settings: Settings,
     console: Console,
 ) -> list[str]:
-    """Parse photographs into `out`, which the caller holds.
+    """Parse images into `out`, which the caller holds.
 
     What an earlier run has finished is kept with `settings.resume`, else replaced.
 
-    Returns what is wrong with each photograph that could not be read, or its results not be written. Under torchrun every
+    Returns what is wrong with each image that could not be read, or its results not be written. Under torchrun every
     process parses its share, and the first one writes what is about all of them.
 
     Writes `labels/<name>.png`, `overlays/<name>.jpg`, `cutouts/<name>/<class>-<n>.png`, `page/` with `index.html`,
     `predictions.json` (COCO results), and always `images.json` (a COCO document without annotations).
     Raises:
-        InputError: the model parses nothing or lies among the results, or none of the photographs can be parsed.
+        InputError: the model parses nothing or lies among the results, or none of the images can be parsed.
         OSError: the disk takes no more.
     """
     if trained.model.semantic_head is None:
-        raise InputError(f"{trained.source} is a {trained.name}: it has no semantic head to parse photographs with")
+        raise InputError(f"{trained.source} is a {trained.name}: it has no semantic head to parse images with")
     if any(is_inside(trained.source, out / name) for name in FOLDERS):
         raise InputError(f"{trained.source} lies among the results in {out}: move it, or choose another --out")
     began = time.monotonic()
@@ -101,7 +101,7 @@ def predict(
         if not listed(photographs, journal):
             if not settings.resume:
                 _remove_results(out)
-            raise InputError(f"none of {count_of(len(photographs), 'photograph')} could be parsed: {problems[0]}")
+            raise InputError(f"none of {count_of(len(photographs), 'image')} could be parsed: {problems[0]}")
         parsed = sum(len(batch) for batch in batches) - len(problems)
         records = (journal.record(photograph.file_name) for photograph in listed(photographs, journal))
         _print_summary(trained, records, parsed, time.monotonic() - began, out, console)
@@ -155,27 +155,26 @@ def _prepare(
         if others:
             say(
                 console,
-                f"{count_of(others, 'photograph')} of an earlier run left out: files stay, lists are of these photographs",
+                f"{count_of(others, 'image')} of an earlier run left out: files stay, lists are of these images",
             )
         for photograph in photographs:
             _forget_if_other(photograph, journal, out)
         journal.join(names)
         planned = _batches(photographs, trained, settings)
         done = {photograph.file_name for photograph in photographs if _is_done(photograph, journal, out, settings.save)}
-        # A batch is parsed as a whole: with other photographs beside it, the last bits of a result may be others.
+        # A batch is parsed as a whole: with other images beside it, the last bits of a result may be others.
         batches = [batch for batch in planned if any(photograph.file_name not in done for photograph in batch)]
         kept = len(photographs) - sum(map(len, batches))
         say(
             console,
-            f"{settings.title}: {count_of(len(photographs), 'photograph')}"
-            + (f", {kept:,} of them done already" if kept else ""),
+            f"{settings.title}: {count_of(len(photographs), 'image')}" + (f", {kept:,} of them done already" if kept else ""),
         )
     batches = distributed.from_main(batches)
     return (journal if distributed.is_main() else Journal(out, header)), batches
 
 
 def _batches(photographs: Sequence[Photograph], trained: TrainedModel, settings: Settings) -> list[list[Photograph]]:
-    """Photographs that the network sees at one size, together: the same ones in every run over the same photographs."""
+    """Images that the network sees at one size, together: the same ones in every run over the same images."""
     if settings.batch == 1:
         return [[photograph] for photograph in photographs]
     waiting: dict[tuple[tuple[int, int], ...], list[Photograph]] = {}
@@ -193,7 +192,7 @@ def _batches(photographs: Sequence[Photograph], trained: TrainedModel, settings:
 
 
 def _is_done(photograph: Photograph, journal: Journal, out: Path, save: frozenset[str]) -> bool:
-    """Whether a photograph's results are there, and are those of the very file."""
+    """Whether an image's results are there, and are those of the very file."""
     if photograph.file_name not in journal:
         return False
     record = journal.record(photograph.file_name)
@@ -201,7 +200,7 @@ def _is_done(photograph: Photograph, journal: Journal, out: Path, save: frozense
 
 
 def _forget_if_other(photograph: Photograph, journal: Journal, out: Path) -> None:
-    """Remove what an earlier run has made of another photograph of this name, or under another name."""
+    """Remove what an earlier run has made of another image of this name, or under another name."""
     if photograph.file_name not in journal:
         return
     record = journal.record(photograph.file_name)
@@ -224,7 +223,7 @@ def _parse(
     problems: list[str],
     console: Console,
 ) -> None:
-    """Read ahead, parse and write at the same time; a few photographs are on their way, never all."""
+    """Read ahead, parse and write at the same time; a few images are on their way, never all."""
     photographs = [photograph for batch in batches for photograph in batch]
     last = {batch[-1].number for batch in batches}
     read = partial(load, size=trained.recipe.input, max_pixels=settings.max_pixels, tta=settings.tta)
@@ -246,7 +245,7 @@ def _parse(
 def _predictions(
     trained: TrainedModel, together: Sequence[tuple[Photograph, Loaded]], settings: Settings, problems: list[str]
 ) -> Iterator[tuple[tuple[Photograph, Loaded], Prediction]]:
-    """Parse photographs together as far as they have one size; one by one where the GPU's memory is too small for them."""
+    """Parse images together as far as they have one size; one by one where the GPU's memory is too small for them."""
     for _, group in groupby(together, key=lambda each: [view.shape for view in each[1].network]):
         rows = list(group)
         try:
@@ -271,7 +270,7 @@ def _predictions(
 
 
 class _Writers:
-    """Whatever writes results, a few photographs behind; leaving it, by whatever way, finishes those few.
+    """Whatever writes results, a few images behind; leaving it, by whatever way, finishes those few.
 
     With a GPU these are processes: beside it the writing takes longest, and threads would wait for each other's Python.
     """
@@ -316,7 +315,7 @@ class _Writers:
 
 
 def _with_earlier(record: Record, results: list[Record] | None, journal: Journal) -> tuple[Record, list[Record] | None]:
-    """What was saved of a photograph now, and what an earlier run has saved of it beside."""
+    """What was saved of an image now, and what an earlier run has saved of it beside."""
     name = record["file_name"]
     if name not in journal:
         return record, results
@@ -358,7 +357,7 @@ def _print_summary(
     if trained.model.detects and not detections.total():
         say(console, f"note: nothing is detected in any of {count_of(images, 'image')}")
     if parsed:
-        say(console, f"{count_of(parsed, 'photograph')} in {duration(seconds)}, {parsed / max(seconds, 1e-9):.1f} a second")
+        say(console, f"{count_of(parsed, 'image')} in {duration(seconds)}, {parsed / max(seconds, 1e-9):.1f} a second")
     written = [f"{name}/" for name in FOLDERS if (out / name).is_dir()] + [name for name in _FILES if (out / name).is_file()]
     say(console, f"{out}/: {', '.join(written)}")
     if (out / "index.html").is_file():

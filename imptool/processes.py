@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial, reduce
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from operator import add
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -26,7 +28,21 @@ Value = TypeVar("Value")
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Ctrl-C, a scheduler's or system's request, a terminal that is closed: all mean that the command should end."""
 
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of a container: "quota period" in microseconds, or "max period"
 _PATIENCE = 5  # seconds in which a worker that is asked to end does so
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, at least 1.
+
+    Under taskset or a batch system, or with a container's quota, these are fewer than the machine has. A part of a core counts.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _CPU_MAX.read_text().split()
+        return min(cores, max(math.ceil(int(quota) / int(period)), 1))
+    except (OSError, ValueError):  # no container with cgroups of version 2, or one without a quota
+        return cores
 
 
 class DeadWorker(InputError):

@@ -27,28 +27,34 @@ from imptool.files import (
 
 
 class Input(Strict):
-    """How photographs become network input: the short side, unless the long side would pass its limit."""
+    """How images become network input: the short side, unless the long side would pass its limit."""
 
-    short_side: int = Field(default=800, ge=32, le=8192)
-    long_side: int = Field(default=1333, ge=32, le=16384)
+    short_side: int = Field(default=800, ge=32, le=8192, description="px that the short side is resized to")
+    long_side: int = Field(default=1333, ge=32, le=16384, description="px that the long side has at most")
 
 
 Side = Annotated[int, Field(ge=32, le=16384)]
 
 
 class Augment(Strict):
-    """How training photographs vary; inference sees none of it."""
+    """How training images vary; inference sees none of it."""
 
-    flip: float = Field(default=0.5, ge=0, le=1)  # share of them that are mirrored left to right
-    short_sides: list[Side] = []  # one of these in place of input.short_side
-    long_side: Side | None = None  # in place of input.long_side
-    crop: list[Side] | None = Field(default=None, min_length=2, max_length=2)  # height, width of a window drawn anywhere
-    brightness: float = Field(default=0.0, ge=0, le=1)  # the largest change, as a share
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    saturation: float = Field(default=0.0, ge=0, le=1)
-    hue: float = Field(default=0.0, ge=0, le=0.5)  # the largest turn, as a share of the circle
-    repeat_threshold: float = Field(default=0.0, ge=0, le=1)  # images of classes that a smaller share shows come more often
-    copy_paste: float = Field(default=0.0, ge=0, le=1)  # share of the images onto which instances of another are pasted
+    flip: float = Field(default=0.5, ge=0, le=1, description="share of the images that are mirrored left to right")
+    short_sides: list[Side] = Field(default=[], description="px; one of these, by chance, instead of input.short_side")
+    long_side: Side | None = Field(default=None, description="px; instead of input.long_side")
+    crop: list[Side] | None = Field(
+        default=None, min_length=2, max_length=2, description="[height, width] in px of a window drawn anywhere"
+    )
+    brightness: float = Field(default=0.0, ge=0, le=1, description="the largest change of brightness, as a share")
+    contrast: float = Field(default=0.0, ge=0, le=1, description="the largest change of contrast, as a share")
+    saturation: float = Field(default=0.0, ge=0, le=1, description="the largest change of saturation, as a share")
+    hue: float = Field(default=0.0, ge=0, le=0.5, description="the largest turn of the hue, as a share of the circle")
+    repeat_threshold: float = Field(
+        default=0.0, ge=0, le=1, description="images of classes that a smaller share of the images shows come more often"
+    )
+    copy_paste: float = Field(
+        default=0.0, ge=0, le=1, description="share of the images onto which instances of another image are pasted"
+    )
 
 
 IMAGENET = "imagenet"
@@ -59,11 +65,23 @@ _BACKBONES = (*_RESNETS, "efficientnet_lite0", "efficientnet_lite1", "efficientn
 class Backbone(Strict):
     """The network that gives features, with its feature pyramid (FPN)."""
 
-    name: str = "resnet50"  # a ResNet, efficientnet_lite0..2, or any of timm's with levels at 1/4..1/32: timm/convnext_tiny
-    weights: str = IMAGENET  # of torchvision, the imagenet extra or timm; or one of torchvision's names, a local file, none
-    norm: Literal["frozen", "batch", "group"] = "frozen"  # frozen: BatchNorm, stem and first level stay as they are
-    fpn_channels: int = Field(default=256, ge=32, le=4096)
-    fpn_norm: Literal["none", "group"] = "none"
+    name: str = Field(
+        default="resnet50",
+        description="resnet18, 34, 50 or 101, resnext101_32x8d, efficientnet_lite0, 1 or 2, or any network of timm's with "
+        "levels at 1/4 to 1/32, such as timm/convnext_tiny",
+    )
+    weights: str = Field(
+        default=IMAGENET,
+        description="imagenet (of torchvision, the imagenet extra or timm), one of torchvision's names, a local file, or none",
+    )
+    norm: Literal["frozen", "batch", "group"] = Field(
+        default="frozen",
+        description="frozen: BatchNorm, stem and first level stay as they are; batch: BatchNorm that trains; group: GroupNorm",
+    )
+    fpn_channels: int = Field(default=256, ge=32, le=4096, description="channels of every level of the pyramid")
+    fpn_norm: Literal["none", "group"] = Field(
+        default="none", description="group: GroupNorm behind every convolution of the pyramid; none, as in the paper"
+    )
 
     @model_validator(mode="after")
     def _known_name(self) -> Backbone:
@@ -81,36 +99,59 @@ class Backbone(Strict):
 
 
 class Detector(Strict):
-    """Mask R-CNN's sizes; the defaults are those of maskrcnn-benchmark, on which the paper builds.
+    """Mask R-CNN's sizes; the defaults are those of maskrcnn-benchmark, on which the paper builds."""
 
-    The upper bounds are far above any use: they catch the zeros too many that would ask for terabytes of memory.
-    """
+    # The upper bounds are far above any use: they catch the zeros too many that would ask for terabytes of memory.
 
     anchor_sizes: list[Annotated[int, Field(gt=0, le=16384)]] = Field(
-        default=[32, 64, 128, 256, 512], min_length=5, max_length=5
-    )  # px, P2..P6
-    proposals_train: int = Field(default=2000, ge=1, le=100_000)
-    proposals_test: int = Field(default=1000, ge=1, le=100_000)
-    proposals_before_nms_train: int = Field(default=2000, ge=1, le=100_000)
-    proposals_before_nms_test: int = Field(default=1000, ge=1, le=100_000)
-    rois_per_image: int = Field(default=512, ge=1, le=100_000)
-    box_features: int = Field(default=1024, ge=1, le=16384)
-    mask_channels: list[Annotated[int, Field(gt=0, le=4096)]] = Field(default=[256, 256, 256, 256], min_length=1, max_length=32)
-    score_threshold: float = Field(default=0.05, ge=0, le=1)
-    nms_threshold: float = Field(default=0.5, gt=0, le=1)
-    detections: int = Field(default=100, ge=1, le=10_000)
+        default=[32, 64, 128, 256, 512], min_length=5, max_length=5, description="px of the resized image, for P2 to P6"
+    )
+    proposals_train: int = Field(
+        default=2000, ge=1, le=100_000, description="proposals of an image that are kept while training"
+    )
+    proposals_test: int = Field(
+        default=1000, ge=1, le=100_000, description="at inference, and for what is projected while training"
+    )
+    proposals_before_nms_train: int = Field(
+        default=2000, ge=1, le=100_000, description="proposals of each level before non-maximum suppression, while training"
+    )
+    proposals_before_nms_test: int = Field(default=1000, ge=1, le=100_000, description="the same at inference")
+    rois_per_image: int = Field(
+        default=512, ge=1, le=100_000, description="proposals of an image that box and mask heads learn from"
+    )
+    box_features: int = Field(default=1024, ge=1, le=16384, description="width of the two layers of the box head")
+    mask_channels: list[Annotated[int, Field(gt=0, le=4096)]] = Field(
+        default=[256, 256, 256, 256], min_length=1, max_length=32, description="channels of each convolution of the mask head"
+    )
+    score_threshold: float = Field(default=0.05, ge=0, le=1, description="only detections with a larger score are kept")
+    nms_threshold: float = Field(
+        default=0.5, gt=0, le=1, description="of two detections of a class whose boxes have a larger IOU, the better stays"
+    )
+    detections: int = Field(default=100, ge=1, le=10_000, description="of an image at most, the best ones")
 
 
 class Projection(Strict):
     """What reaches the canvas, in training and at inference: by default every detection, with gradient, as in the paper."""
 
-    score_threshold: float = Field(default=0.0, ge=0, le=1)  # only detections with a larger score
-    detections: int | None = Field(default=None, ge=1)  # only so many of the best of an image
-    sampling: Literal["cells", "bilinear"] = "cells"  # cells is the paper's; see kernels/README.md
-    threshold: float = Field(default=0.25, ge=0, le=1)  # of mask-rcnn-imp: background where no layer is above it
-    detach: bool = False  # stop the semantic loss at the canvas instead of letting it reach masks and scores
-    training: Literal["detections", "true", "mixed"] = "detections"  # mixed: in half the images the true instances, by chance
-    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # of the canvas, 0..1, where it stands beside the features
+    score_threshold: float = Field(default=0.0, ge=0, le=1, description="only detections with a larger score")
+    detections: int | None = Field(default=None, ge=1, description="only so many of the best of an image; null: all")
+    sampling: Literal["cells", "bilinear"] = Field(
+        default="cells", description="how a mask is read: cells (the paper's) or bilinear; see kernels/README.md"
+    )
+    threshold: float = Field(
+        default=0.25, ge=0, le=1, description="of mask-rcnn-imp alone: background where no layer of the canvas is above it"
+    )
+    detach: bool = Field(
+        default=False, description="stop the semantic loss at the canvas instead of letting it reach masks and scores"
+    )
+    training: Literal["detections", "true", "mixed"] = Field(
+        default="detections",
+        description="what is projected while training: detections, true (the true instances), or mixed (in half the images "
+        "the true instances, by chance)",
+    )
+    scale: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="factor of the canvas, 0 to 1, beside the features"
+    )
 
     @field_validator("training", mode="before")
     @classmethod
@@ -124,9 +165,11 @@ class Compute(Strict):
     The heads of the detector stay in float32.
     """
 
-    precision: Literal["float32", "bfloat16"] = "float32"  # of backbone and semantic head, by autocast
-    channels_last: bool = False  # memory layout of backbone and semantic head
-    compile: bool = False  # torch.compile of backbone and semantic head while training
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of backbone and semantic head: float32 or bfloat16"
+    )
+    channels_last: bool = Field(default=False, description="channels last as the layout of backbone and semantic head")
+    compile: bool = Field(default=False, description="torch.compile of backbone and semantic head while training")
 
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -135,13 +178,27 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Losses(Strict):
     """Weights of the losses."""
 
-    rpn_objectness: Weight = 1.0
-    rpn_box: Weight = 1.0
-    classifier: Weight = 1.0
-    box: Weight = 1.0
-    mask: Weight = 1.0
-    semantic: Weight = 1.0
-    hardest: float = Field(default=1.0, gt=0, le=1)  # share of the pixels, those of the largest semantic loss (bootstrapping)
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_older_versions(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "hardest" in values:
+            if "ohem" in values:
+                raise ValueError("hardest is called ohem now")
+            return {("ohem" if key == "hardest" else key): value for key, value in values.items()}
+        return values
+
+    rpn_objectness: Weight = Field(default=1.0, description="is there an instance at an anchor?")
+    rpn_box: Weight = Field(default=1.0, description="boxes of the proposals")
+    classifier: Weight = Field(default=1.0, description="classes of the detections")
+    box: Weight = Field(default=1.0, description="boxes of the detections")
+    mask: Weight = Field(default=1.0, description="masks of the detections")
+    semantic: Weight = Field(default=1.0, description="class of every pixel")
+    ohem: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of an image's pixels, those of the largest semantic loss, that count (online hard example mining)",
+    )
 
 
 class Solver(Strict):
@@ -151,19 +208,30 @@ class Solver(Strict):
     rule of Goyal et al. 2017, section 3.3 of the paper). `batch` counts the images of all processes together.
     """
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd is the paper's
-    batch: int = Field(default=8, ge=1, le=4096)
-    accumulate: int = Field(default=1, ge=1, le=4096)  # parts of a batch that go through the network one after the other
-    lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
-    lr_batch: int | None = Field(default=None, ge=1)  # batch, where it is not given
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0001, ge=0, allow_inf_nan=False)
-    warmup: int = Field(default=500, ge=0)  # iterations in which lr grows linearly from a thousandth
-    schedule: Literal["steps", "cosine"] = "steps"  # the paper's steps, or half a cosine down to 0 at each stage's end
-    gamma: float = Field(default=0.1, gt=0, le=1)  # steps: the learning rate is multiplied by this at each of a stage's `steps`
-    backbone_lr: float = Field(default=1.0, gt=0, le=1)  # share of the learning rate that the backbone's own weights have
-    ema: float | None = Field(default=None, gt=0, lt=1)  # decay of a moving average of the weights, which is measured and saved
-    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd (the paper's) or adamw")
+    batch: int = Field(default=8, ge=1, le=4096, description="images of an iteration, of all processes together")
+    accumulate: int = Field(default=1, ge=1, le=4096, description="parts of a batch, one after the other, to save memory")
+    lr: float = Field(default=0.01, gt=0, allow_inf_nan=False, description="learning rate, for lr_batch images an iteration")
+    lr_batch: int | None = Field(
+        default=None, ge=1, description="with another batch the learning rate changes in proportion; null: it does not"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd; of adamw beta 1")
+    weight_decay: float = Field(default=0.0001, ge=0, allow_inf_nan=False, description="of all weights but biases and norms")
+    warmup: int = Field(default=500, ge=0, description="iterations in which lr grows linearly from a thousandth")
+    schedule: Literal["steps", "cosine"] = Field(
+        default="steps", description="steps (the paper's), or cosine: half a cosine down to 0 at each stage's end"
+    )
+    gamma: float = Field(default=0.1, gt=0, le=1, description="factor of lr at each of a stage's steps (schedule: steps)")
+    backbone_lr: float = Field(default=1.0, gt=0, le=1, description="share of lr that the backbone's own weights have")
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, which is measured and saved; null: none",
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="longer gradients are shortened to this norm; null: none"
+    )
 
 
 COCO = "COCO_V1"
@@ -174,9 +242,9 @@ def is_weights_file(name: str) -> bool:
 
 
 class Model(Strict):
-    """The network that the recipe is about, by its name in the paper."""
+    """The network that the recipe is about."""
 
-    name: str = "panoptic-fpn-imp"
+    name: str = Field(default="panoptic-fpn-imp", description="its name in the paper; imptool list models has them")
 
 
 class Stage(Strict):
@@ -186,12 +254,18 @@ class Stage(Strict):
     .safetensors), or those that come with imptool (ccp-lite). Without it, those of the backbone.
     """
 
-    model: str | None = None
-    start: str | None = Field(default=None, alias="from")
-    iterations: int = Field(ge=1, le=1_000_000_000)
-    steps: list[Annotated[int, Field(ge=1)]] = []
-    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # in place of the solver's
-    augment: Augment | None = None  # in place of the recipe's
+    model: str | None = Field(default=None, description="instead of the recipe's model.name")
+    start: str | None = Field(
+        default=None,
+        alias="from",
+        description="weights to start with: an earlier stage's, COCO_V1, a file's, or ccp-lite; null: the backbone's",
+    )
+    iterations: int = Field(ge=1, le=1_000_000_000, description="batches that it trains on")
+    steps: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[], description="iterations at which lr is multiplied by solver.gamma"
+    )
+    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="instead of solver.lr")
+    augment: Augment | None = Field(default=None, description="instead of the recipe's augment, as a whole")
 
     @model_validator(mode="after")
     def _steps_increase(self) -> Stage:
@@ -203,10 +277,10 @@ class Stage(Strict):
 class Recipe(Strict):
     """An experiment: data, network and training, complete."""
 
-    dataset: str
+    dataset: str = Field(description="YAML, folder, or a name that imptool list datasets shows")
     model: Model = Model()
-    train_split: str = "train"
-    val_split: str = "val"
+    train_split: str = Field(default="train", description="split to train on")
+    val_split: str = Field(default="val", description="split to measure on")
     input: Input = Input()
     augment: Augment = Augment()
     backbone: Backbone = Backbone()
@@ -215,11 +289,18 @@ class Recipe(Strict):
     compute: Compute = Compute()
     losses: Losses = Losses()
     solver: Solver = Solver()
-    stages: dict[FileName, Stage] = Field(min_length=1, max_length=100)
-    checkpoint_every: int = Field(default=1000, ge=1)  # iterations
-    keep_checkpoints: int = Field(default=1, ge=1)  # of the newest
-    evaluate_every: int | None = Field(default=None, ge=1)  # iterations; mIOU on the val split, the best weights are kept
-    seed: int = Field(default=0, ge=0, lt=2**63 - 1000)  # each stage has its own: seed + its place
+    stages: dict[FileName, Stage] = Field(
+        min_length=1, max_length=100, description="the stages of the training by name, one after the other"
+    )
+    checkpoint_every: int = Field(default=1000, ge=1, description="iterations from one checkpoint to the next")
+    keep_checkpoints: int = Field(default=1, ge=1, description="checkpoints that are kept, the newest ones")
+    evaluate_every: int | None = Field(
+        default=None, ge=1, description="iterations; measures mIOU on the val split and keeps the best weights; null: never"
+    )
+    evaluate_images: int | None = Field(
+        default=None, ge=1, description="images of the val split, evenly spread, that evaluate_every measures; null: all"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63 - 1000, description="of the first stage; each further one has the next number")
 
     @model_validator(mode="after")
     def _stages_start_from_earlier_ones(self) -> Recipe:
@@ -230,14 +311,37 @@ class Recipe(Strict):
             if start is not None and start not in known and not is_weights_file(start):
                 raise ValueError(
                     f"stages.{name}.from: '{start}' is no earlier stage{nearest(start, known)}; "
-                    "files (.pth, .pt, .safetensors) are taken, too"
+                    "files (.pth, .pt, .safetensors) are taken as well"
                 )
             earlier.append(name)
         return self
 
+    def trains_like(self, other: Recipe) -> bool:
+        """Whether both give the same weights: what is kept and measured on the way makes no difference to them."""
+        aside = {"checkpoint_every": 1, "keep_checkpoints": 1, "evaluate_every": None, "evaluate_images": None}
+        return self.model_copy(update=aside) == other.model_copy(update=aside)
+
     def to_plain(self) -> dict[str, Any]:
         """Plain values, as `recipe.yaml` of a run holds them."""
         return self.model_dump(by_alias=True)
+
+
+class About(Strict):
+    """What `imptool list recipes` tells of a recipe: it stands under `about` in its YAML, and is no part of the experiment.
+
+    So `extends` does not inherit it, and a run's recipe.yaml does not have it.
+    """
+
+    what: str = Field(description="what the recipe is, in a few words")
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="how long it trains on the machine")
+    machine: str | None = Field(default=None, description="what it is trained on, or meant for")
+    result: str | None = Field(default=None, description="a figure that it has reached, and on which data")
+
+    @model_validator(mode="after")
+    def _minutes_on_a_machine(self) -> About:
+        if self.minutes is not None and self.machine is None:
+            raise ValueError("minutes: say on which machine")
+        return self
 
 
 Change = tuple[str, Any]
@@ -260,6 +364,16 @@ def load_recipe(source: str, changes: Sequence[str | Change] = ()) -> Recipe:
     return parse_strict(Recipe, values, source=" -o ".join([str(path), *told]))
 
 
+def recipe_names() -> list[str]:
+    """The recipes that come with imptool, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def read_about(name: str) -> About | None:
+    """What a recipe that comes with imptool says of itself; None where it says nothing."""
+    return _split(RECIPES / f"{name}.yaml")[1]
+
+
 def parse_change(change: str | Change) -> Change:
     """The pair that `key=value` stands for, its value as YAML; a pair is given back."""
     if not isinstance(change, str):
@@ -279,13 +393,21 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def _shipped_recipes(misspelt: str) -> str:
-    return nearest(Path(misspelt).stem, [path.stem for path in RECIPES.glob("*.yaml")])
+    return nearest(Path(misspelt).stem, recipe_names())
+
+
+def _split(path: Path) -> tuple[dict[str, Any], About | None]:
+    """What a recipe's YAML holds of the experiment, and what it says of itself."""
+    values = read_yaml(path)
+    if "about" not in values:
+        return values, None
+    return values, parse_strict(About, values.pop("about"), source=f"{path}: about")
 
 
 def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise InputError(f"{path}: extends leads back to itself")
-    values = read_yaml(path)
+    values, _ = _split(path)
     base = values.pop("extends", None)
     if base is None:
         return values

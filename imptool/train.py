@@ -22,7 +22,7 @@ from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances, untaught
 from imptool.data.output import check_apart, check_free, results_folder
 from imptool.data.samples import TrainingSamples
-from imptool.files import InputError
+from imptool.files import InputError, whole_file
 from imptool.models import ONE_STAGE, build_model, find_model
 from imptool.models.parser import Parser
 from imptool.models.transfer import Weights, fit_weights, read_start
@@ -30,11 +30,14 @@ from imptool.processes import STOPPING
 from imptool.recipe import Recipe, Stage, load_recipe, write_recipe
 from imptool.report.progress import say
 from imptool.training.batches import check_batch
-from imptool.training.log import LOG, cut_log
+from imptool.training.log import LOG, cut_log, write_curves
 from imptool.training.solver import notes
 from imptool.training.stage import Interrupted, StageJob
 
-__all__ = ["Interrupted", "TrainResult", "on_dataset_of", "plan_stages", "train"]
+__all__ = ["DESCRIPTION", "Interrupted", "TrainResult", "on_dataset_of", "plan_stages", "train"]
+
+DESCRIPTION = "dataset.yaml"
+"""In a run that was begun from a dataset alone: the dataset with its classes and splits."""
 
 
 @dataclass
@@ -42,15 +45,24 @@ class TrainResult:
     """What a run ended with."""
 
     seconds: float = 0.0
-    unreadable: dict[str, str] = field(default_factory=dict)  # photograph -> problem
+    unreadable: dict[str, str] = field(default_factory=dict)  # image -> problem
     best: dict[str, float] = field(default_factory=dict)  # mIOU on the val split and its iteration, where it was measured
 
 
 def train(
-    recipe: Recipe, run: Path, *, device: torch.device, workers: int, console: Console, resume: bool = False
+    recipe: Recipe,
+    run: Path,
+    *,
+    device: torch.device,
+    workers: int,
+    console: Console,
+    resume: bool = False,
+    description: str = "",
 ) -> TrainResult:
     """Train a recipe into the folder `run`; with `resume`, go on from its newest checkpoint.
 
+    Args:
+        description: text of the dataset YAML that the recipe names, where that is to be written into the run first.
     Raises:
         InputError: the dataset, its instances or a checkpoint cannot be used, or a loss is not finite.
         Interrupted: after Ctrl-C, once the checkpoint is written.
@@ -59,6 +71,10 @@ def train(
     with contextlib.ExitStack() as held:
         if distributed.is_main():
             held.enter_context(_run_folder(run, resume=resume))
+            if description:
+                with whole_file(run / DESCRIPTION) as temporary:
+                    temporary.write_text(description, encoding="utf-8")
+        distributed.wait_for_all()
         stages = plan_stages(recipe, console)
         check_batch(recipe.solver)
         dataset = load_dataset(recipe.dataset)
@@ -96,6 +112,8 @@ def train(
                 path = run / (WEIGHTS if last else f"weights-{name}.safetensors")
                 save_weights(path, job.trained, job.model_name, recipe, dataset.labels)
             distributed.wait_for_all()
+        if distributed.is_main():
+            write_curves(run)
     result.seconds = time.monotonic() - began
     return result
 
@@ -165,7 +183,7 @@ def _begin(job: StageJob, checkpoint: Mapping[str, Any] | None) -> str:
     again = f", going on after iteration {checkpoint['iteration']}" if checkpoint else ""
     return (
         f"{job.run}, stage {job.name}: {job.model_name}, {job.stage.iterations} iterations of {job.recipe.solver.batch}{parts} "
-        f"from {len(job.samples)} photographs, on {job.device}{shared}{again}"
+        f"from {len(job.samples)} images, on {job.device}{shared}{again}"
     )
 
 
@@ -186,7 +204,8 @@ def _start_model(
         return model
     if start in stages:
         path = run / f"weights-{start}.safetensors"
-        weights = Weights.of_run(load_weights(path)[0], dataset.labels, source=str(path))
+        state = load_weights(path)[0]
+        weights = Weights.of_run(state, dataset.labels, source=str(path), canvas_scale=recipe.projection.scale)
     else:
         weights = read_start(start, backbone=recipe.backbone.name)
     _check_fpn_norm(weights, recipe, start)
@@ -217,27 +236,27 @@ def _checkpoint_to_resume(run: Path, recipe: Recipe, stages: Mapping[str, Stage]
     """The newest checkpoint of a run, after a look that it belongs to this recipe and these classes."""
     path = latest_checkpoint(run)
     if path is None:
-        raise InputError(f"{run} has no checkpoint to resume from: start anew with imptool train RECIPE")
+        raise InputError(f"{run} has no checkpoint to resume from: start over with imptool train RECIPE")
     try:
         checkpoint = load_checkpoint(path)
     except InputError as error:
         older = [other for other in checkpoints(run) if other != path]
-        raise InputError(f"{error}; remove it to go on from {older[-1]}" if older else f"{error}; train anew") from error
+        raise InputError(f"{error}; remove it to go on from {older[-1]}" if older else f"{error}; train again") from error
     _, trained, labels = parse_about(checkpoint["about"], source=path)
     if trained != recipe:
         changed = [name for name in Recipe.model_fields if getattr(trained, name) != getattr(recipe, name)]
         raise InputError(
-            f"{path} was trained with another recipe ({', '.join(changed)} differ): resume {run} itself, or train anew"
+            f"{path} was trained with another recipe ({', '.join(changed)} differ): resume {run} itself; or train again"
         )
     difference = labels.difference(dataset.labels)
     if difference:
-        raise InputError(f"{path} was trained for other classes than {dataset.source} has: {difference}; train anew")
+        raise InputError(f"{path} was trained for other classes than {dataset.source} has: {difference}; train again")
     stage, iteration = checkpoint["stage"], checkpoint["iteration"]
     if stage not in stages or not 0 <= iteration <= stages[stage].iterations:
-        raise InputError(f"{path} is damaged: its recipe has no iteration {iteration} of a stage '{stage}'; train anew")
+        raise InputError(f"{path} is damaged: its recipe has no iteration {iteration} of a stage '{stage}'; train again")
     if (run / WEIGHTS).is_file():
         raise InputError(
-            f"{run} is finished: imptool eval {run} measures it; imptool train {run}/recipe.yaml trains its recipe anew"
+            f"{run} is finished: imptool eval {run} measures it; imptool train {run}/recipe.yaml trains its recipe again"
         )
     if distributed.is_main():
         cut_log(run, list(stages), stage, iteration, written=checkpoint["log_checksum"])

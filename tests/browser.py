@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of pages: the fixture `browser`."""
+"""A headless Chromium for the tests of pages: the fixture `browser`; what axe-core finds wrong with a page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import pytest
 
+AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
 LOADED = """
   const images = [...document.images].filter((image) => image.hasAttribute("src"));
   for (const image of images) image.loading = "eager";
@@ -82,7 +84,32 @@ class Browser:
         assert [event for event in self._events if event["method"] in complaints] == []
         return answer["result"].get("value")
 
+    def violations(self, tab: str) -> list[str]:
+        """What axe-core finds against WCAG 2 A and AA and its own best practices: a line for each node."""
+        self.call("Runtime.evaluate", tab, expression=AXE.read_text(encoding="utf-8"))
+        lines: list[str] = self.ask(
+            tab,
+            """const { violations } = await axe.run();
+               return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html.slice(0, 120)}`))""",
+        )
+        return lines
+
+    def strike(self, tab: str, key: str) -> None:
+        """Press a key with what it does by itself, such as the click that Enter gives a button."""
+        number, text = {
+            "Enter": (13, "\r"),
+            " ": (32, " "),
+            "Escape": (27, ""),
+            "Tab": (9, ""),
+            "?": (191, "?"),
+            "/": (191, "/"),
+        }[key]
+        for kind, typed in (("keyDown", text), ("keyUp", "")):
+            sent = {"type": kind, "key": key, "code": key.strip() or "Space", "windowsVirtualKeyCode": number, "text": typed}
+            self.call("Input.dispatchKeyEvent", tab, **sent)
+
     def press(self, tab: str, key: str) -> None:
+        """Press a key, for scripts alone."""
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", tab, type=kind, key=key, code=key)
 

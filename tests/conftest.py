@@ -1,4 +1,4 @@
-"""The outside world, as fixtures: the shared photographs where they are present, small drawn datasets everywhere."""
+"""The outside world, as fixtures: the shared images where they are present, small drawn datasets everywhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROJECT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real photographs and label maps (`ccp/`, `photos/`); tests that need them skip where they are absent."""
+    """Real images and label maps (`ccp/`, `photos/`); tests that need them skip where they are absent."""
     folder = Path(os.environ.get("IMPTOOL_TEST_DATA", PROJECT.parent / "shared" / "data"))
     if not (folder / "ccp" / "labels").is_dir():
         pytest.skip(f"real data not at {folder} (set IMPTOOL_TEST_DATA)")
@@ -40,7 +40,7 @@ CLASSES = ("background", "coat", "hat")
 
 
 def draw_pair(seed: int, size: tuple[int, int] = (96, 72)) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph [H, W, 3] and its label map [H, W]: a coat (1) in blue with a hat (2) in red above it."""
+    """An image [H, W, 3] and its label map [H, W]: a coat (1) in blue with a hat (2) in red above it."""
     rng = np.random.default_rng(seed)
     image = rng.integers(90, 130, (*size, 3), dtype=np.uint8)
     label = np.zeros(size, np.uint8)

@@ -35,7 +35,7 @@ class Drawn:
 
     write: Callable[[Path], None]  # to a folder `set`
     description: str  # the dataset YAML beside it
-    photograph: str  # the path of a photograph in the set; "{}" is its stem
+    photograph: str  # the path of an image in the set; "{}" is its stem
     splits: Mapping[str, list[str]]
     maps: Mapping[str, Ids]
     instances: Mapping[str, list[Region]]

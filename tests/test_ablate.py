@@ -71,7 +71,7 @@ def test_a_cell_is_the_plain_training_of_its_recipe_to_the_bit(workshop: Path, i
 def test_cells_of_a_seed_share_the_first_stage_as_far_as_they_want_it_alike(workshop: Path, imptool: Imptool) -> None:
     cells = {
         "panoptic-p2": {},
-        "detached": {"model.name": "panoptic-p2-imp", "projection.detach": True, "losses.hardest": 0.5},
+        "detached": {"model.name": "panoptic-p2-imp", "projection.detach": True, "losses.ohem": 0.5},
         "strong": {"model.name": "panoptic-p2-imp", "stages.detector.iterations": 6},
         "semantic-p2": {},
     }
@@ -228,6 +228,13 @@ def test_a_grid_does_not_go_among_other_things(workshop: Path, imptool: Imptool)
     assert "mine holds other things than a grid" in ablate(imptool, "--out", "mine", code=2).output
     assert Path("mine/index.html").read_text() == "mine"
     assert "are read as images or labels" in ablate(imptool, "--out", "data/drawn/images/grid", code=2).output
+
+
+@pytest.mark.parametrize("change", ["seed=3", "model.name=mask-rcnn"])
+def test_what_each_cell_has_of_its_own_cannot_be_changed_for_all(change: str, workshop: Path, imptool: Imptool) -> None:
+    result = imptool("ablate", "grid.yaml", "-o", change)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert f"-o {change.partition('=')[0]}: each cell has its own" in result.stderr
 
 
 def test_what_is_no_grid_or_not_in_it_is_told_in_one_line(workshop: Path, imptool: Imptool) -> None:

@@ -1,4 +1,4 @@
-"""The page of many photographs: names that do no harm, and that a real browser filters, slides and walks through it."""
+"""The page of many images: names that do no harm, and that a real browser filters, sorts, slides and walks through it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ import pytest
 from browser import Browser
 from PIL import Image
 
+from imptool.data.label_set import ClassInfo, LabelSet
+from imptool.data.prediction import Prediction
+from imptool.prediction.photographs import Photograph
+from imptool.prediction.results import source_of, write_results
 from imptool.report.album import Picture, write_album
 from imptool.report.page import Swatch
 
@@ -21,18 +25,19 @@ HARMFUL = '<img src=x onerror=alert(1)>"#50%?.jpg'
 CLASSES = [Swatch("coat", (128, 0, 0)), Swatch("<script>alert(2)</script>", (0, 128, 0)), Swatch("hat", (0, 0, 128))]
 
 
-def picture(number: int, shares: dict[int, float], name: str = "") -> Picture:
+def picture(number: int, shares: dict[int, float], name: str = "", *, detections: dict[int, int] | None = None) -> Picture:
     paths = [f"page/{what}/{name or number}.jpg" for what in ("photographs", "parsed", "thumbnails")]
-    return Picture(name or f"{number}.jpg", *paths, (80, 60), shares, {"labels": f"labels/{name or number}.png"})
+    files = {"labels": f"labels/{name or number}.png"}
+    return Picture(name or f"{number}.jpg", *paths, (80, 60), shares, files, detections)
 
 
 def write(folder: Path, pictures: list[Picture]) -> Path:
-    """A page, with its pictures: photographs are black, what was made of them is white."""
+    """A page, with its pictures: images are black, what was made of them is white."""
     for each in pictures:
         for path, grey in ((each.photograph, 0), (each.parsed, 255), (each.thumbnail, 255)):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((*each.size, 3), grey, np.uint8)).save(folder / path)
-    write_album(folder / "index.html", "my photographs", "An intro.", CLASSES, pictures)
+    write_album(folder / "index.html", "my images", "An intro.", CLASSES, pictures)
     return folder / "index.html"
 
 
@@ -72,12 +77,12 @@ def test_it_loads_from_disk_and_counts_the_photographs_of_each_class(page: Path,
     tab = browser.open(page)
     chips = "chips.filter((chip) => !chip.hidden).map((chip) => chip.innerText.replace(/\\s+/g, ' '))"
     assert browser.ask(tab, f"return {chips}") == ["coat 4", "<script>alert(2)</script> 1", "hat 3"]
-    assert browser.ask(tab, "return document.querySelector('.filter output').textContent") == "6 photographs"
+    assert browser.ask(tab, "return document.querySelector('.filter output').textContent") == "6 images"
     assert browser.ask(tab, "return images.filter((one) => !one.naturalWidth).length") == 0
 
 
 def shown(browser: Browser, tab: str) -> Any:
-    visible = "items.filter((item) => item.checkVisibility())"
+    visible = "[...document.querySelectorAll('.pictures li')].filter((item) => item.checkVisibility())"
     return browser.ask(tab, f"return {visible}.map((item) => item.querySelector('p').title)")
 
 
@@ -87,10 +92,10 @@ def test_classes_filter_and_the_walk_goes_through_what_is_left(page: Path, brows
     assert shown(browser, tab) == ["0.jpg", "1.jpg", "4.jpg", HARMFUL]
     browser.ask(tab, "chips[2].click()")
     assert shown(browser, tab) == ["0.jpg", "4.jpg"]
-    assert browser.ask(tab, "return [chips[1].disabled, count.textContent]") == [True, "2 of 6 photographs"]
+    assert browser.ask(tab, "return [chips[1].disabled, count.textContent]") == [True, "2 of 6 images"]
     browser.ask(tab, "document.querySelector('.open').click()")
     browser.press(tab, "ArrowRight")
-    assert browser.ask(tab, "return about.textContent") == "4.jpg2 of 2coat 50.0 %hat 25.0 %"
+    assert browser.ask(tab, "return about.textContent") == "4.jpg 2 of 2Parsed map: coat 50.0 %hat 25.0 %"
     assert browser.ask(tab, "return [before.disabled, after.disabled]") == [False, True]
     browser.press(tab, "ArrowRight")  # there is none
     browser.press(tab, "ArrowLeft")
@@ -99,6 +104,130 @@ def test_classes_filter_and_the_walk_goes_through_what_is_left(page: Path, brows
     browser.ask(tab, "close.click(); await new Promise((done) => setTimeout(done, 50))")
     assert browser.ask(tab, "all.click(); return [viewer.open, document.activeElement.className]") == [False, "open"]
     assert len(shown(browser, tab)) == 6
+
+
+def choose(browser: Browser, tab: str, field: str, value: str) -> None:
+    browser.ask(tab, f"{field}.value = {value!r}; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
+
+
+def test_a_name_is_searched_beside_the_chosen_classes(page: Path, browser: Browser) -> None:
+    tab = browser.open(page)
+    choose(browser, tab, "search", "ALERT .jpg")  # both words, in any case
+    assert shown(browser, tab) == [HARMFUL]
+    choose(browser, tab, "search", "4")
+    assert shown(browser, tab) == ["4.jpg"]
+    browser.ask(tab, "chips[2].click()")
+    assert browser.ask(tab, "return count.textContent") == "1 of 6 images"
+    choose(browser, tab, "search", "1.jpg")  # has no hat
+    assert shown(browser, tab) == []
+    assert browser.ask(tab, "return chips[2].disabled") is False  # it can be given up
+    browser.ask(tab, "all.click(); await new Promise((done) => setTimeout(done, 50))")
+    assert len(shown(browser, tab)) == 6
+    assert browser.ask(tab, "return search.value") == ""
+
+
+def test_images_sort_by_the_share_of_the_chosen_classes_and_by_name_again(page: Path, browser: Browser) -> None:
+    tab = browser.open(page)
+    assert browser.ask(tab, "return order.querySelector('[value=share]').disabled") is True
+    browser.ask(tab, "chips[0].click()")
+    choose(browser, tab, "order", "share")
+    assert shown(browser, tab) == ["4.jpg", "0.jpg", "1.jpg", HARMFUL]  # 0.5, 0.3, 0.2, 0.1
+    browser.ask(tab, "opener(shown[0]).click()")
+    assert browser.ask(tab, "return about.querySelector('p').textContent") == "4.jpg 1 of 4"
+    browser.ask(tab, "close.click()")
+    choose(browser, tab, "order", "name")
+    assert shown(browser, tab) == ["0.jpg", "1.jpg", "4.jpg", HARMFUL]
+    choose(browser, tab, "order", "share")
+    browser.ask(tab, "chips[0].click()")  # without a class there is no share
+    assert shown(browser, tab) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", HARMFUL]
+
+
+def test_a_class_counts_from_the_share_that_the_page_says(tmp_path: Path, browser: Browser) -> None:
+    """1/2000 of 6000 px are 3: of two images one has 3 px of a coat, one 2."""
+    tab = browser.open(write(tmp_path, [picture(0, {0: 3 / 6000}), picture(1, {0: 2 / 6000})]))
+    assert browser.ask(tab, "return least.selectedOptions[0].textContent") == "0.05 % (1/2000)"
+    browser.ask(tab, "chips[0].click()")
+    assert shown(browser, tab) == ["0.jpg"]
+    choose(browser, tab, "least", "0.02")  # 1.2 px
+    assert shown(browser, tab) == ["0.jpg", "1.jpg"]
+    choose(browser, tab, "least", "10")
+    assert shown(browser, tab) == []
+
+
+def test_detected_instances_are_counted_apart_from_the_parsed_map(tmp_path: Path, browser: Browser) -> None:
+    pictures = [picture(0, {0: 0.5}, detections={0: 2, 2: 1}), picture(1, {2: 0.5}, detections={}), picture(2, {})]
+    tab = browser.open(write(tmp_path, pictures))
+    browser.ask(tab, "document.querySelector('.open').click()")
+    lines = "return [...about.querySelectorAll('p')].slice(1).map((line) => line.textContent)"
+    assert browser.ask(tab, lines) == ["Parsed map: coat 50.0 %", "Detected instances: coat 2hat 1"]
+    browser.press(tab, "ArrowRight")
+    assert browser.ask(tab, lines) == ["Parsed map: hat 50.0 %", "Detected instances: none"]
+    browser.press(tab, "ArrowRight")
+    assert browser.ask(tab, lines) == ["Parsed map: none"]  # nothing is known of detections
+    browser.ask(tab, "close.click(); chips[2].click()")
+    assert shown(browser, tab) == ["1.jpg"]  # a hat that is detected, and not in the map, is not in the map
+
+
+def test_detections_are_counted_from_a_score_of_a_half(tmp_path: Path) -> None:
+    """Of three coats one has less, and so has the only hat."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 6)).save(path)
+    photograph = Photograph(1, path, "a.png", "a")
+    labels = LabelSet(tuple(ClassInfo(id=number, name=name) for number, name in ((0, "none"), (4, "coat"), (7, "hat"))), 0, 255)
+    scores = np.array([0.9, 0.5, 0.49, 0.4], np.float32)
+    prediction = Prediction(
+        (6, 8), np.zeros((6, 8), np.uint8), np.zeros((4, 4)), np.array([1, 1, 1, 2]), scores, np.zeros((4, 28, 28))
+    )
+    record, _ = write_results(photograph, source_of(photograph), prediction, labels, tmp_path / "out", frozenset())
+    assert record["detected"] == {"4": 2}
+    assert record["instances"] == {"4": 3, "7": 1}
+
+
+def test_keys_show_the_help_and_reach_the_search(page: Path, browser: Browser) -> None:
+    tab = browser.open(page)
+    for opened in (True, False, True):
+        browser.strike(tab, "?")
+        assert browser.ask(tab, "return help.open") is opened
+    for key in ("/", "?", "\N{LEFTWARDS ARROW}", "Home", "Esc"):
+        assert key in browser.ask(tab, "return [...help.querySelectorAll('kbd')].map((one) => one.textContent)")
+    browser.strike(tab, "Escape")
+    assert browser.ask(tab, "return help.open") is False
+    browser.strike(tab, "/")
+    assert browser.ask(tab, "return [document.activeElement === search, search.value]") == [True, ""]
+    browser.strike(tab, "?")  # a letter like any other in a name
+    assert browser.ask(tab, "return [help.open, search.value]") == [False, "?"]
+
+
+def test_keys_alone_open_an_image_stay_in_the_viewer_and_come_back(page: Path, browser: Browser) -> None:
+    tab = browser.open(page)
+    browser.ask(tab, "document.querySelectorAll('.open')[1].focus()")
+    browser.strike(tab, "Enter")
+    focused = set()
+    for _ in range(10):
+        browser.strike(tab, "Tab")
+        outside = "document.activeElement !== document.body && !viewer.contains(document.activeElement)"
+        focused.add(browser.ask(tab, f"return {outside} ? 'outside' : document.activeElement.ariaLabel"))
+    assert focused - {None} == {"Image or result", "Previous image", "Next image", "Close"}
+    browser.strike(tab, "Escape")
+    browser.ask(tab, "await new Promise((done) => setTimeout(done, 50))")
+    assert browser.ask(
+        tab, "return [viewer.open, document.activeElement.ariaLabel, names.get(document.activeElement.closest('li'))]"
+    ) == [False, None, "1.jpg"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [420, 1200])
+def test_axe_finds_nothing_wrong_with_the_page_its_viewer_and_its_help(
+    page: Path, browser: Browser, dark: bool, width: int
+) -> None:
+    tab = browser.open(page, width=width, dark=dark)
+    browser.ask(tab, "chips[0].click()")
+    assert browser.violations(tab) == []
+    browser.ask(tab, "document.querySelector('.open').click()")
+    assert browser.violations(tab) == []
+    browser.ask(tab, "close.click(); help.showModal()")
+    assert browser.violations(tab) == []
+    assert browser.ask(tab, "const page = document.documentElement; return page.scrollWidth - page.clientWidth") == 0
 
 
 def test_the_slider_parts_photograph_and_result(page: Path, browser: Browser) -> None:
@@ -121,7 +250,7 @@ def test_the_slider_parts_photograph_and_result(page: Path, browser: Browser) ->
 
 
 def _brightness(browser: Browser, tab: str, left: float, top: float, width: float, height: float) -> float:
-    """The share of white: photographs are black and results white."""
+    """The share of white: images are black and results white."""
     clip = {"x": left, "y": top, "width": width, "height": height, "scale": 1}
     data = base64.b64decode(browser.call("Page.captureScreenshot", tab, format="png", clip=clip)["data"])
     return float(np.asarray(Image.open(io.BytesIO(data)).convert("L")).mean() / 255)
@@ -148,4 +277,4 @@ def test_thousands_of_photographs_load_the_thumbnails_in_view_alone(tmp_path: Pa
 
 def test_photographs_without_any_class_have_a_page_too(tmp_path: Path, browser: Browser) -> None:
     tab = browser.open(write(tmp_path, [picture(0, {})]))
-    assert browser.ask(tab, "return [chips.every((chip) => chip.hidden), count.textContent]") == [True, "1 photograph"]
+    assert browser.ask(tab, "return [chips.every((chip) => chip.hidden), count.textContent]") == [True, "1 image"]

@@ -46,7 +46,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def coco() -> Document:
-    """Two photographs of 5 x 6 pixels, a coat in the first and a hat in the second."""
+    """Two images of 5 x 6 pixels, a coat in the first and a hat in the second."""
     return {
         "images": [{"id": n, "file_name": f"{n}.png", "height": 5, "width": 6} for n in (1, 2)],
         "annotations": [
@@ -64,7 +64,7 @@ def write(document: Document) -> None:
 
 
 def found() -> list[tuple[str, str, int, list[int], int]]:
-    """What was converted: photograph, class, area, box and crowd of each instance."""
+    """What was converted: image, class, area, box and crowd of each instance."""
     document = read(MADE / "all.json")
     images = {image["id"]: Path(image["file_name"]).name for image in document["images"]}
     names = {row["id"]: row["name"] for row in document["categories"]}
@@ -281,7 +281,7 @@ def test_a_box_without_a_mask_is_an_instance_that_is_not_judged(here: Path) -> N
     write_box_alone()
     result = convert("set", code=1)
     assert found() == [THE_TWO[0], ("1.png", "hat", 4, [2, 2, 3, 2], 1), THE_TWO[1]]
-    assert "2 photographs, 2 instances, 1 of them marked as crowds; 1 without a mask" in result.stdout
+    assert "2 images, 2 instances, 1 of them marked as crowds; 1 without a mask" in result.stdout
     convert("set", "--components", out=Path("parts"), code=1)
     assert [row["iscrowd"] for row in read(Path("parts/all.json"))["annotations"]] == [0, 1, 0]
 

@@ -31,7 +31,7 @@ SIZE = (20, 30)
 
 
 def annotation(category_id: int, *windows: tuple[slice, slice]) -> dict[str, object]:
-    """An instance that covers the windows (rows, columns) of a 20x30 photograph."""
+    """An instance that covers the windows (rows, columns) of a 20x30 image."""
     mask = np.zeros(SIZE, np.uint8)
     for window in windows:
         mask[window] = 1
@@ -48,7 +48,7 @@ def test_short_side_is_reached_unless_the_long_side_would_pass_its_limit(
     assert resized_size(size, short_side=192, long_side=320) == expected
 
 
-# A crop of rows 5..15 and columns 10..20, at the photograph's own size.
+# A crop of rows 5..15 and columns 10..20, at the image's own size.
 CROP = View(SIZE, (5, 10, 10, 10))
 
 

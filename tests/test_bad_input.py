@@ -70,7 +70,7 @@ def names_in(path: Path = MADE / "all.json") -> list[str]:
 
 
 def write_folder(names: tuple[str, ...] = NAMES) -> None:
-    """A dataset `set` of photographs with equal label maps."""
+    """A dataset `set` of images with equal label maps."""
     for name in names:
         save_photograph(Path("set/images", f"{name}.png"), IDS.shape)
         save(Path("set/labels", f"{name}.png"), IDS)
@@ -78,7 +78,7 @@ def write_folder(names: tuple[str, ...] = NAMES) -> None:
 
 
 def assert_rest_is_converted(*arguments: object, line: str) -> None:
-    """Of a folder dataset only the photograph `bad` is lost, in every format, and one line says why."""
+    """Of a folder dataset only the image `bad` is lost, in every format, and one line says why."""
     for format_ in ("coco", "panoptic", "semantic"):
         out = Path("made", format_)
         (found,) = told(*arguments, "--format", format_, out=out, code=1)
@@ -93,18 +93,18 @@ def assert_rest_is_converted(*arguments: object, line: str) -> None:
 
 # --- pictures ---
 
-PARTS = {  # of each layout's dataset, a file that one photograph needs, and the name of that photograph
+PARTS = {  # of each layout's dataset, a file that one image needs, and the name of that image
     "voc: label map": ("voc", "SegmentationClass/a.png", "JPEGImages/a.jpg"),
     "voc: object map": ("voc", "SegmentationObject/a.png", "JPEGImages/a.jpg"),
-    "voc: photograph": ("voc", "JPEGImages/b.jpg", "JPEGImages/b.jpg"),
+    "voc: image": ("voc", "JPEGImages/b.jpg", "JPEGImages/b.jpg"),
     "cityscapes: train ids": ("cityscapes", "gtFine/{}_gtFine_labelTrainIds.png", "leftImg8bit/{}_leftImg8bit.png"),
     "cityscapes: instance ids": ("cityscapes", "gtFine/{}_gtFine_instanceIds.png", "leftImg8bit/{}_leftImg8bit.png"),
-    "cityscapes: photograph": ("cityscapes", "leftImg8bit/{}_leftImg8bit.png", "leftImg8bit/{}_leftImg8bit.png"),
-    "coco: photograph": ("coco", "images/p.jpg", "images/p.jpg"),
+    "cityscapes: image": ("cityscapes", "leftImg8bit/{}_leftImg8bit.png", "leftImg8bit/{}_leftImg8bit.png"),
+    "coco: image": ("coco", "images/p.jpg", "images/p.jpg"),
     "coco-panoptic: segments": ("coco-panoptic", "annotations/val/r.png", "images/r.jpg"),
-    "coco-panoptic: photograph": ("coco-panoptic", "images/s.jpg", "images/s.jpg"),
+    "coco-panoptic: image": ("coco-panoptic", "images/s.jpg", "images/s.jpg"),
     "folder: label map": ("folder with suffixes", "masks/a_gt.png", "shots/a_img.jpg"),
-    "folder: photograph": ("folder with suffixes", "shots/sub/b_img.jpg", "shots/sub/b_img.jpg"),
+    "folder: image": ("folder with suffixes", "shots/sub/b_img.jpg", "shots/sub/b_img.jpg"),
     "folder: colours": ("folder of colours", "labels/rgb.png", "images/rgb.png"),
     "ccp: .mat": ("ccp", "annotations/pixel-level/0001.mat", "photos/0001.jpg"),
 }
@@ -121,7 +121,7 @@ NOT_NEEDED = {"voc: label map", "voc: object map", "cityscapes: instance ids"}  
 @pytest.mark.parametrize("part", PARTS)
 def test_a_broken_file_of_any_layout_costs_its_own_photograph_alone(here: Path, part: str, damage: str) -> None:
     if damage == "missing" and part in NOT_NEEDED:
-        pytest.skip("a photograph may be without it")
+        pytest.skip("an image may be without it")
     layout, broken, lost = (text.format("train/town/town_000000_000019") for text in PARTS[part])
     description = write_dataset(LAYOUTS[layout])
     DAMAGES[damage](Path("set", broken))
@@ -141,7 +141,7 @@ BAD_LABELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "colours": (lambda path: save(path, np.zeros((3, 3, 3), np.uint8)), "is a colour picture (RGB), not a label map"),
     "colours with alpha": (lambda path: save(path, np.zeros((3, 3, 4), np.uint8)), "is a colour picture (RGBA)"),
     "a JPEG": (write_jpeg, "is a JPEG in a file named .png"),
-    "another size": (lambda path: save(path, IDS[:2]), "is 2x3, its photograph bad.png is 3x3 (height x width)"),
+    "another size": (lambda path: save(path, IDS[:2]), "is 2x3, its image bad.png is 3x3 (height x width)"),
     "an unknown id": (lambda path: save(path, IDS + 1), "holds id 3, not in the class list of set"),
     "an unknown id of 16 bits": (lambda path: save(path, IDS.astype(np.uint16) * 20000), "holds id 20000, 40000, not in"),
 }
@@ -191,7 +191,7 @@ def test_a_photograph_of_another_size_than_its_annotations_is_told(here: Path, l
     stem = next(iter(LAYOUTS[layout].maps))
     save_photograph(Path(f"set/images/{stem}.jpg"), (5, 5))
     (line,) = told(description, code=1)
-    assert f"its photograph {stem}.jpg is 5x5 (height x width): make them the same size" in line
+    assert f"its image {stem}.jpg is 5x5 (height x width): make them the same size" in line
 
 
 @pytest.mark.parametrize(("layout", "name"), [("folder of colours", "rgb"), ("voc", "a"), ("coco", "p"), ("ccp", "0001")])
@@ -418,7 +418,7 @@ BAD_MATS: dict[str, tuple[dict[str, Any], str]] = {
     "a cell": ({"groundtruth": np.array([IDS, 1], object)}, "found groundtruth (cell [1, 2])"),
     "a struct": ({"groundtruth": {"map": IDS}}, "which variable is the label map?"),
     "planes": ({"groundtruth": np.zeros((3, 3, 3), np.uint8)}, "found groundtruth (uint8 [3, 3, 3])"),
-    "another size": ({"groundtruth": IDS[:2]}, "is 2x3, its photograph bad.jpg is 3x3"),
+    "another size": ({"groundtruth": IDS[:2]}, "is 2x3, its image bad.jpg is 3x3"),
     "nothing": ({}, "found none"),
 }
 
@@ -456,7 +456,7 @@ SQUARE = [1, 1, 4, 1, 4, 3, 1, 3]  # 3 x 2 pixels
 
 
 def coco() -> dict[str, Any]:
-    """Three photographs of 5 x 6 pixels with one coat each."""
+    """Three images of 5 x 6 pixels with one coat each."""
     return {
         "images": [{"id": n, "file_name": f"{n}.png", "height": 5, "width": 6} for n in (1, 2, 3)],
         "annotations": [{"id": 10 * n, "image_id": n, "category_id": 1, "segmentation": [list(SQUARE)]} for n in (1, 2, 3)],
@@ -684,7 +684,7 @@ BAD_DOCUMENTS = {
     "a category that is none": '{"images": [], "annotations": [], "categories": ["coat"]}',
     "half a character": '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\\ud800"}]}',
     "a category id too large": '{"images": [], "annotations": [], "categories": [{"id": 65536, "name": "coat"}]}',
-    "no photograph": '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "coat"}]}',
+    "no image": '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "coat"}]}',
 }
 
 

@@ -31,7 +31,7 @@ from imptool.recipe import load_recipe
 Imptool = Callable[..., Result]
 CPU = torch.device("cpu")
 CANVASES = ("detections", "empty", "true")
-SIDE = 128  # px of a photograph here, which is resized to 64: the canvas has cells of 8 px of it
+SIDE = 128  # px of an image here, which is resized to 64: the canvas has cells of 8 px of it
 
 
 def label_map(kind: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def label_map(kind: int) -> np.ndarray:
 
 @pytest.fixture
 def here(run: Path, imptool: Imptool) -> Path:
-    """The run of `run`, for classes that my.yaml has: two photographs, one of them without instances."""
+    """The run of `run`, for classes that my.yaml has: two images, one of them without instances."""
     for number in (0, 1):
         for kind in ("images", "labels"):
             Path("data", kind).mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def evaluate(weights: Path, canvas: str) -> Evaluated:
 
 
 def parsed(evaluated: Evaluated) -> list[Parsed]:
-    """What is predicted for both photographs."""
+    """What is predicted for both images."""
     dataset, source = load_dataset("my.yaml"), evaluated.source
     assert source is not None
     return [source.parse(source.load(item, dataset.read_channels(item))) for item in dataset.split("all")]
@@ -109,7 +109,7 @@ def test_own_detections_are_measured_whatever_is_on_the_canvas(here: Path) -> No
     for each in swapped:
         assert [found.results for found in parsed(each)] == [found.results for found in parsed(own)]
         assert each.result.precision.keys() == {"box", "mask"}
-    assert [each.result.canvas_nonempty for each in (own, *swapped)] == [1, 0, 0.5]  # one photograph of two has instances
+    assert [each.result.canvas_nonempty for each in (own, *swapped)] == [1, 0, 0.5]  # one image of two has instances
 
 
 def test_canvas_is_all_that_changes(here: Path) -> None:
@@ -135,7 +135,7 @@ def test_canvas_is_all_that_changes(here: Path) -> None:
 def test_an_evaluation_says_what_was_on_the_canvas_and_has_a_folder_of_its_own(here: Path, imptool: Imptool) -> None:
     (here / "recipe.yaml").write_text("stages: {full: {}}")
     folders = [here / name for name in ("eval-all", "eval-all-canvas-empty", "eval-all-canvas-true")]
-    words = ["", "on the canvas: nothing, in place of", "on the canvas: the true instances, in place of"]
+    words = ["", "on the canvas: nothing, instead of", "on the canvas: the true instances, instead of"]
     for canvas, folder, said in zip(CANVASES, folders, words, strict=True):
         result = imptool("eval", here, "--dataset", "my.yaml", "--split", "all", "--canvas", canvas)
         assert result.exit_code == 0, result.output
@@ -158,7 +158,7 @@ def test_an_evaluation_says_what_was_on_the_canvas_and_has_a_folder_of_its_own(h
         (("--weights", "semantic-fpn.safetensors"), "semantic-fpn has no canvas"),
         (("--predictions", "data/labels"), "--canvas true is about what a model projects"),
         (("--baseline", "prior"), "--canvas true is about what a model projects"),
-        (("runs/tiny/one", "--tta", "flip"), "--canvas true is measured on one view of each photograph: leave out --tta"),
+        (("runs/tiny/one", "--tta", "flip"), "--canvas true is measured on one view of each image: leave out --tta"),
         (("runs/tiny/one",), "no instances/my/all.json: make it with imptool convert-instances"),
     ],
 )

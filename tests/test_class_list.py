@@ -424,7 +424,7 @@ def test_an_unknown_layout_names_all_that_are_known(tmp_path: Path) -> None:
     folder_of(tmp_path / "set")
     (tmp_path / "set.yaml").write_text("layout: supervisely\nroot: ./set\n")
     with pytest.raises(
-        InputError, match=r"unknown layout 'supervisely'; known: ccp, .*voc \(folder takes photographs and label maps"
+        InputError, match=r"unknown layout 'supervisely'; known: ccp, .*voc \(folder takes images and label maps"
     ):
         load_dataset(tmp_path / "set.yaml")
 

@@ -136,7 +136,7 @@ def test_what_cannot_be_compared_is_one_line(measured: Path, imptool: Imptool) -
     for path in list(Path("worse").iterdir())[:-1]:
         path.rename(Path("fewer", path.name))
     assert imptool("eval", "--predictions", "fewer", "--dataset", "target").exit_code == 1
-    assert "different photographs (1 are in one of them alone)" in refused(better, "evaluations/target-all/fewer")
+    assert "different images (1 are in one of them alone)" in refused(better, "evaluations/target-all/fewer")
     save(Path("target/labels/00.png"), np.ones((20, 20)))
     assert imptool("eval", "--predictions", "mixed", "--dataset", "target").exit_code == 0
     assert "against different labels" in refused(better, "evaluations/target-all/mixed")
@@ -199,7 +199,7 @@ def test_an_evaluation_is_not_written_over(measured: Path, imptool: Imptool) -> 
 
 
 def keep_hats(count: int, imptool: Imptool) -> None:
-    """Of 20 photographs so many keep their hats; `better` finds all of them, `mixed` none."""
+    """Of 20 images so many keep their hats; `better` finds all of them, `mixed` none."""
     for number in range(20):
         path = Path("target/labels", f"{number:02}.png")
         target = np.array(Image.open(path))
@@ -211,7 +211,7 @@ def keep_hats(count: int, imptool: Imptool) -> None:
 
 
 def test_a_difference_that_rests_on_few_photographs_has_no_star(measured: Path, imptool: Imptool) -> None:
-    """Hats are in nine of 20 photographs: `mixed`, which finds none, is worse by all of them."""
+    """Hats are in nine of 20 images: `mixed`, which finds none, is worse by all of them."""
     keep_hats(9, imptool)
     result = imptool("compare", *evaluations("better", "mixed"), "--format", "csv")
     hat = row(rows(result.stdout), "mixed", "iou", "hat")
@@ -225,7 +225,7 @@ def test_a_difference_that_rests_on_few_photographs_has_no_star(measured: Path, 
 
 
 def test_a_mean_over_classes_that_rests_on_few_photographs_has_no_star(measured: Path, imptool: Imptool) -> None:
-    """Coats are in all of 20 photographs, hats in ten: half of the mean rests on these."""
+    """Coats are in all of 20 images, hats in ten: half of the mean rests on these."""
     keep_hats(10, imptool)
     found = rows(imptool("compare", *evaluations("better", "mixed"), "--format", "csv").stdout)
     assert row(found, "mixed", "iou", "hat")["significant"] == "yes"
@@ -254,7 +254,7 @@ def test_a_rank_by_itself_silences_nothing(measured: Path, imptool: Imptool, mon
 
 
 def test_runs_on_few_photographs_are_compared_without_intervals(workplace: Path, imptool: Imptool) -> None:
-    """Label maps and detections of the two val photographs: one found as it is, one not at all."""
+    """Label maps and detections of the two val images: one found as it is, one not at all."""
     assert imptool("convert-instances", "drawn.yaml").exit_code == 0
     truth = json.loads(Path("instances/drawn/val.json").read_text())
     for name, count in (("all", None), ("none", 0)):

@@ -274,5 +274,5 @@ def test_a_part_of_a_photograph_is_told_in_pixels_of_the_whole(part: np.ndarray,
     assert placed.rles == expected.rles
     np.testing.assert_array_equal(placed.boxes, expected.boxes)
     np.testing.assert_array_equal(placed.areas, expected.areas)
-    with pytest.raises(ValueError, match="is not inside a photograph"):
+    with pytest.raises(ValueError, match="is not inside an image"):
         find_regions(part, corner=(top + 1, left), size=(part.shape[0] + top, whole.shape[1]))

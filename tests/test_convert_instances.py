@@ -34,7 +34,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def drawn_back(document: dict[str, Any], *, background: int) -> dict[str, np.ndarray]:
-    """File name -> the semantic map that the instances of its photograph draw."""
+    """File name -> the semantic map that the instances of its image draw."""
     of_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         of_image[annotation["image_id"]].append(annotation)
@@ -50,7 +50,7 @@ def ids_of(path: Path) -> np.ndarray:
 
 
 def write_ids(name: str, ids: np.ndarray) -> None:
-    """Replace a pair of the drawn dataset by a map and a photograph of its size."""
+    """Replace a pair of the drawn dataset by a map and an image of its size."""
     Image.fromarray(ids).save(LABELS / f"{name}.png")
     Image.fromarray(np.zeros((*ids.shape[:2], 3), np.uint8)).save(IMAGES / f"{name}.png")
 
@@ -74,7 +74,7 @@ def test_every_split_becomes_a_file_that_draws_back_to_its_maps(workplace: Path,
             seen.add(name)
     assert seen == {f"images/{n:03d}.png" for n in range(6)}
     assert len({image["id"] for document in documents.values() for image in document["images"]}) == 6
-    assert "instances/drawn/train.json: 4 photographs, 8 instances" in result.stdout
+    assert "instances/drawn/train.json: 4 images, 8 instances" in result.stdout
 
 
 def test_pycocotools_reads_what_is_written(workplace: Path, imptool: Run) -> None:
@@ -235,10 +235,10 @@ def cut_jpeg() -> None:
 
 DAMAGES: dict[str, tuple[Callable[[], object], str]] = {
     "a missing label map": ((LABELS / "002.png").unlink, "images/002.png has no label map: expected data/drawn/labels/002.png"),
-    "a missing photograph": ((IMAGES / "002.png").unlink, "labels/002.png has no photograph"),
+    "a missing image": ((IMAGES / "002.png").unlink, "labels/002.png has no image"),
     "another size": (
         lambda: Image.new("L", (72, 95)).save(LABELS / "002.png"),
-        "labels/002.png is 95x72, its photograph 002.png is 96x72",
+        "labels/002.png is 95x72, its image 002.png is 96x72",
     ),
     "an unknown id": (
         lambda: Image.new("L", (72, 96), 3).save(LABELS / "002.png"),
@@ -284,7 +284,7 @@ def test_a_split_of_bad_files_alone_does_not_stop_the_others(workplace: Path, im
     cut(LABELS / "002.png", 0.5)
     result = imptool("convert-instances", "set.yaml")
     assert result.exit_code == 2  # a split is lost
-    assert "instances/set/one.json: not written, no photograph of this split can be used" in result.stdout
+    assert "instances/set/one.json: not written, no image of this split can be used" in result.stdout
     assert [path.name for path in Path("instances/set").iterdir()] == ["two.json"]
     assert len(result.stderr.splitlines()) == 3
     assert "000.png" in result.stderr
@@ -310,7 +310,7 @@ def test_a_misspelt_stem_in_together_is_noted(workplace: Path, imptool: Run) -> 
     Path("set.yaml").write_text(DRAWN + rule)
     result = imptool("convert-instances", "set.yaml")
     assert result.exit_code == 0
-    assert "note: set.yaml: random_splits: together: no photograph has the stem 00l" in result.stdout
+    assert "note: set.yaml: random_splits: together: no image has the stem 00l" in result.stdout
 
 
 def test_a_dataset_of_bad_files_alone_is_one_line_and_writes_nothing(workplace: Path, imptool: Run) -> None:
@@ -318,7 +318,7 @@ def test_a_dataset_of_bad_files_alone_is_one_line_and_writes_nothing(workplace: 
         path.write_bytes(b"")
     result = imptool("convert-instances", "data/drawn")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
-    assert "none of its 6 photographs can be used; the first: data/drawn/labels/000.png is not a readable" in result.stderr
+    assert "none of its 6 images can be used; the first: data/drawn/labels/000.png is not a readable" in result.stderr
     assert not Path("instances").exists()
 
 

@@ -18,7 +18,7 @@ from imptool.files import RECIPES, InputError
 
 DRAWN = "layout: folder\nroot: drawn\n"
 
-# Photographs that were annotated twice, and one pair of neighbouring shots.
+# Images that were annotated twice, and one pair of neighbouring shots.
 CCP_PAIRS = [
     ("0594", "0722"),
     ("0183", "0730"),
@@ -206,7 +206,7 @@ def test_what_is_wrong_with_a_pair_is_told_by_both_names(tmp_path: Path) -> None
     assert problems == {
         "a": f"{tmp_path}/images/a.png has the same stem as a.jpg: rename one of them",
         "alone": f"{tmp_path}/images/alone.jpg has no label map: expected {tmp_path}/labels/alone.png",
-        "lost": f"{tmp_path}/labels/lost.png has no photograph: expected {tmp_path}/images/lost.jpg or .png",
+        "lost": f"{tmp_path}/labels/lost.png has no image: expected {tmp_path}/images/lost.jpg or .png",
     }
     for item in dataset.split("all"):
         if item.problem:
@@ -217,7 +217,7 @@ def test_what_is_wrong_with_a_pair_is_told_by_both_names(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("ids", "line"),
     [
-        (np.zeros((5, 6), np.uint8), r"a\.png is 5x6, its photograph a\.png is 4x6 \(height x width\)"),
+        (np.zeros((5, 6), np.uint8), r"a\.png is 5x6, its image a\.png is 4x6 \(height x width\)"),
         (np.full((4, 6), 2, np.uint8), r"a\.png holds id 2, not in the class list of .*: add or remap it"),
         (np.zeros((4, 6, 3), np.uint8), r"a\.png is a colour picture"),
     ],
@@ -244,7 +244,7 @@ def test_an_ids_line_names_the_unknown_ones(tmp_path: Path) -> None:
     [
         ((), "has no folder labels/: expected PNGs with the stems of images/ in it"),
         (("images",), "has no folder labels/: expected PNGs with the stems of images/ in it"),
-        (("images", "labels"), "has no photographs"),
+        (("images", "labels"), "has no images"),
     ],
 )
 def test_a_folder_that_is_no_dataset_says_what_is_missing(tmp_path: Path, made: tuple[str, ...], line: str) -> None:
@@ -314,13 +314,13 @@ def test_a_root_is_under_data_under_imptool_data_or_beside_the_yaml(workplace: P
         (DRAWN + f"classes: {'[' * 10_000}\n", "is not valid YAML: it is nested too deeply"),
         (DRAWN + "remap: {1: 70000}\n", "remap.1: Input should be less than or equal to 65535"),
         (DRAWN + "splits: {train: none.txt}\n", "none.txt cannot be read as a list of stems: No such file or directory"),
-        (DRAWN + "splits: {train: some.txt}\n", "some.txt: no photograph or label map of the stem 007 and 1 more"),
+        (DRAWN + "splits: {train: some.txt}\n", "some.txt: no image or label map of the stem 007 and 1 more"),
         (DRAWN + "splits: {}\n", "splits: Dictionary should have at least 1 item"),
         (
             DRAWN + "splits: {a: some.txt}\nrandom_splits: {seed: 1, sizes: {a: 1}, rest: b}\n",
             "give splits or random_splits, not both",
         ),
-        (DRAWN + "random_splits: {seed: 1, sizes: {val: 7}, rest: train}\n", "sizes ask for 7 of 6 photographs"),
+        (DRAWN + "random_splits: {seed: 1, sizes: {val: 7}, rest: train}\n", "sizes ask for 7 of 6 images"),
         (
             DRAWN + "random_splits: {seed: 1, sizes: {val: 0}, rest: train}\n",
             "random_splits.sizes.val: Input should be greater",
@@ -331,7 +331,7 @@ def test_a_root_is_under_data_under_imptool_data_or_beside_the_yaml(workplace: P
         (DRAWN + "left_right: [[1]]\n", "at least 2 items"),
         (
             DRAWN + "random_splits: {seed: 1, sizes: {val: 2.5}, rest: train}\n",
-            "val: 2.5 is neither a whole number of photographs nor a share below 1",
+            "val: 2.5 is neither a whole number of images nor a share below 1",
         ),
         (DRAWN + "random_splits: {seed: 1, sizes: {val: 1}, rest: val}\n", "rest: 'val' has a size already"),
         (
@@ -428,7 +428,7 @@ def test_stems_that_no_photograph_has_are_noted_where_they_should_stay_together(
     rule = "random_splits: {{seed: 1, sizes: {{val: 2}}, rest: train, together: [['000', '{}'], ['001', '{}']]}}\n"
     assert described(DRAWN + rule.format("002", "003")).notes == ()
     note = described(DRAWN + rule.format("02", "0O3")).notes[0]
-    assert note == "set.yaml: random_splits: together: no photograph has the stem 02 and 1 more"
+    assert note == "set.yaml: random_splits: together: no image has the stem 02 and 1 more"
 
 
 def test_a_file_more_does_not_reshuffle_a_random_split(workplace: Path) -> None:

@@ -101,11 +101,11 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, imptool: Callab
 
 
 def test_a_canvas_shows_the_winning_layer_as_bright_as_the_root_of_its_value() -> None:
-    """By hand: ids 1 and 2 are (128, 0, 0) and (0, 128, 0) in the VOC palette, and the root of 1/4 is 1/2."""
+    """By hand: ids 1 and 2 are (255, 136, 0) and (221, 85, 255) in the palette of classes, and the root of 1/4 is 1/2."""
     canvas = np.zeros((2, 1, 2), np.float32)
     canvas[0, 0, 0], canvas[1, 0, 0], canvas[1, 0, 1] = 0.5, 1.0, 0.25
     picture = colour_canvas(canvas, [1, 2], size=(2, 4))
-    assert picture.tolist() == [[[0, 128, 0]] * 2 + [[0, 64, 0]] * 2] * 2
+    assert picture.tolist() == [[[221, 85, 255]] * 2 + [[110, 42, 128]] * 2] * 2
 
 
 def test_smaller_instances_lie_over_larger_ones() -> None:
@@ -114,7 +114,7 @@ def test_smaller_instances_lie_over_larger_ones() -> None:
     picture = colour_instances(image, masks)
     colours = {tuple(picture[1, 1].tolist()), tuple(picture[0, 0].tolist()), tuple(picture[3, 3].tolist())}
     assert len(colours) == 3
-    assert picture[3, 3].tolist() == [100, 100, 100]
+    assert picture[3, 3].tolist() == [178, 178, 178]  # half way from 100 to 255
 
 
 def test_side_by_side_leaves_white_between_pictures() -> None:

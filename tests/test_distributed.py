@@ -47,7 +47,7 @@ def test_gradient_of_two_processes_is_the_mean_of_their_own(converted: Path) -> 
     )
     output, errors = finish(process)
     assert process.returncode == 0, errors
-    assert "iterations of 4 from 4 photographs, on cpu, shared by 2 processes" in output
+    assert "iterations of 4 from 4 images, on cpu, shared by 2 processes" in output
     assert output.count("stage detector") == 1  # one process speaks
 
     recipe, dataset = load_recipe("tiny.yaml", overrides), load_dataset("drawn.yaml")
@@ -82,7 +82,7 @@ def test_eval_of_two_processes_is_that_of_one_to_the_bit(converted: Path, imptoo
     process = torchrun("eval", "run", *options, "--out", "two")
     output, errors = finish(process)
     assert process.returncode == 0, errors
-    assert output.count("photographs (percent)") == 1
+    assert output.count("images (percent)") == 1
     one, two = (Path(folder, "metrics.json").read_text() for folder in ("one", "two"))
     assert one == two
     assert json.loads(one)["dataset"]["photographs"] == 4

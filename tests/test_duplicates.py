@@ -1,4 +1,4 @@
-"""Duplicates against altered copies, drawn outfits that all differ, and the pairs known among real photographs."""
+"""Duplicates against altered copies, drawn outfits that all differ, and the pairs known among real images."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def drawn_fingerprints() -> list[Fingerprint]:
 
 @pytest.fixture(scope="module")
 def photographs(shared_data: Path) -> dict[str, Image]:
-    """All real photographs by name, decoded at half their size: 900 and 149 in the street, 40 of single garments."""
+    """All real images by name, decoded at half their size: 900 and 149 in the street, 40 of single garments."""
     photos = shared_data / "photos"
     folders = (shared_data / "ccp" / "photos", photos / "ccp_image_level" / "photos", photos / "clothing_cc0")
     paths = [path for folder in folders for path in find_images(folder)]
@@ -296,7 +296,7 @@ def test_layout_in_memory_does_not_matter_and_the_photograph_is_left_as_it_was()
 def test_55000_fingerprints_fit_in_memory() -> None:
     kept = drawn_fingerprints()[0]
     assert (kept.bits.nbytes + kept.thumbnail.nbytes) * 55_000 < 400e6
-    assert kept.thumbnail.base is None  # no view that keeps the photograph alive
+    assert kept.thumbnail.base is None  # no view that keeps the image alive
 
 
 @pytest.mark.parametrize(

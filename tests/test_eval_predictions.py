@@ -40,7 +40,7 @@ def drawn(seed: int, size: tuple[int, int] = (40, 30)) -> tuple[np.ndarray, np.n
 
 @pytest.fixture
 def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """target/ (labels alone, no photographs) and theirs/, three maps each."""
+    """target/ (labels alone, no images) and theirs/, three maps each."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("IMPTOOL_DATA", raising=False)
     for seed, name in enumerate(NAMES):
@@ -100,7 +100,7 @@ def test_photographs_by_themselves_are_scikit_learns_the_worst_first(maps: Path,
 
 
 def test_intervals_are_those_of_resampled_photographs(maps: Path, imptool: Imptool) -> None:
-    """Ten photographs, of which one is wrong in half of its pixels: a draw has it k times, k binomial(10, 1/10), by hand."""
+    """Ten images, of which one is wrong in half of its pixels: a draw has it k times, k binomial(10, 1/10), by hand."""
     for number in range(10):
         save(Path("target/labels", f"{number}.png"), np.repeat([[1, 0]], 4, axis=0))
         save(Path("theirs", f"{number}.png"), np.repeat([[1, 1 if number == 3 else 0]], 4, axis=0))
@@ -173,7 +173,7 @@ def test_a_mean_over_classes_has_an_interval_from_twenty_photographs_on(maps: Pa
 
 
 def test_recall_rests_on_the_photographs_of_the_target(maps: Path, imptool: Imptool) -> None:
-    """A hat in nine photographs, predicted in ten: its IOU has an interval, its recall has none."""
+    """A hat in nine images, predicted in ten: its IOU has an interval, its recall has none."""
     figures = measured_on(imptool, [BOTH] * 9 + [(["0110", "0000"], ["0110", "0002"])])
     hat = figures["per_class"][2]
     assert (hat["iou_photographs"], hat["accuracy_photographs"]) == (10, 9)
@@ -190,7 +190,7 @@ def test_pixel_accuracy_rests_on_photographs_with_counted_pixels(maps: Path, imp
 
 
 def test_figures_near_the_boundary_rest_on_photographs_with_one(maps: Path, imptool: Imptool) -> None:
-    """All coat in 15 photographs, which have no boundary, and a coat with an edge in nine."""
+    """All coat in 15 images, which have no boundary, and a coat with an edge in nine."""
     whole = (["1111", "1111"], ["1111", "1111"])
     figures = measured_on(imptool, [whole] * 15 + [COAT] * 9, "--bands", "1,2", "--boundary-f", "1", "--boundary-iou", "1")
     assert figures["per_class"][1]["iou_photographs"] == 24
@@ -206,7 +206,7 @@ def test_figures_near_the_boundary_rest_on_photographs_with_one(maps: Path, impt
 
 
 def test_the_interval_of_a_mean_is_students_over_photographs_left_out(maps: Path, imptool: Imptool) -> None:
-    """Against scikit-learn's Jaccard scores with each photograph left out, and SciPy's t."""
+    """Against scikit-learn's Jaccard scores with each image left out, and SciPy's t."""
     rng = np.random.default_rng(5)
     pairs = []
     for _ in range(24):
@@ -357,7 +357,7 @@ def test_missing_predictions_are_listed_and_background_only_on_request(maps: Pat
     result = imptool("eval", "--predictions", "theirs", "--dataset", "target", "--out", "skipped")
     assert result.exit_code == 1
     assert "theirs has no b.png: predict it, or add --missing-as-background" in result.stderr
-    assert "1 PNGs in theirs belong to no photograph of the split, such as more/stranger.png" in result.stdout
+    assert "1 PNGs in theirs belong to no image of the split, such as more/stranger.png" in result.stdout
     skipped = json.loads(Path("skipped/metrics.json").read_text())
     assert skipped["dataset"]["photographs"] == 2
     scored = evaluate(imptool, "--missing-as-background")
@@ -601,7 +601,5 @@ def test_report_is_one_page_that_opens_from_disk(maps: Path, imptool: Imptool, b
     assert all(kind == "data:image/" and shown for kind, shown in found["pictures"])
     assert found["loaded"] == 0
     assert found["names"]
-    assert {"Figures", "Classes", "Near the boundary", "Confusion", "The worst photographs", "Definitions"} <= set(
-        found["headings"]
-    )
+    assert {"Figures", "Classes", "Near the boundary", "Confusion", "The worst images", "Definitions"} <= set(found["headings"])
     assert "pixel accuracy86.4" in found["headline"]

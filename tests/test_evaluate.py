@@ -207,7 +207,7 @@ def test_bands_that_are_not_increasing_widths_are_refused(here: Path, imptool: I
         (("eval", "--split", "vall"), "did you mean 'val'"),
         (("eval", "--device", "cuda:7"), "--device cuda:7"),
         (("predict", "nowhere"), "nowhere: there is no such file or folder"),
-        (("predict", "instances"), "holds no photographs"),
+        (("predict", "instances"), "holds no images"),
     ],
 )
 def test_refusals_are_one_line(here: Path, imptool: Imptool, arguments: tuple[str, ...], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Photographs and label maps as files; the truth is what was written, byte by byte or by Pillow and SciPy."""
+"""Images and label maps as files; the truth is what was written, byte by byte or by Pillow and SciPy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def png_of(ids: np.ndarray, *, bits: int, colour: int = GREY) -> bytes:
 
 
 def picture(size: tuple[int, int] = (24, 40), seed: int = 0) -> np.ndarray:
-    """A photograph [H, W, 3] without symmetry."""
+    """An image [H, W, 3] without symmetry."""
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
@@ -170,7 +170,7 @@ def test_a_write_that_fails_leaves_the_old_map_and_no_temporary_file(tmp_path: P
     assert read_label_map(path).tolist() == [[7, 7], [7, 7]]
 
 
-# --- photographs ---
+# --- images ---
 
 # What a viewer does for each EXIF orientation, as the standard words it: "the 0th row is the visual ..., the 0th column ...".
 UPRIGHT = {

@@ -100,7 +100,7 @@ def test_every_figure_is_that_counted_by_hand(counted: Path) -> None:
         ["7", "shoe", "", "0", "0", "", "0", "0", "0", "0", "0"],
     ]
     assert rows_of(Path("out/together.csv")) == [
-        ["photographs with both", "coat", "hat", "bag", "shoe"],
+        ["images with both", "coat", "hat", "bag", "shoe"],
         ["coat", "3", "2", "2", "0"],
         ["hat", "2", "2", "2", "0"],
         ["bag", "2", "2", "2", "0"],
@@ -140,8 +140,36 @@ def test_the_terminal_has_the_same_figures(counted: Path, imptool: Imptool) -> N
         ["shoe", "", "0", "0", "", "", "0", "0", "0"],
         ["all", "", "6", "3", "", "", "3", "9", "4"],
     ]
-    assert "components of a photograph: 3.0 on average, median 3, at most 4" in text
+    assert "components of an image: 3.0 on average, median 3, at most 4" in text
     assert text.endswith("\nno problems\n")
+
+
+def test_classes_that_are_absent_or_rare_or_not_in_train_are_notes(counted: Path, imptool: Imptool) -> None:
+    """b shows coats alone, so that with b as train the rest is elsewhere; the instances are those counted above."""
+    text = imptool("inspect", "set.yaml").stdout
+    assert [line for line in text.splitlines() if line.startswith("note: ")] == [
+        "note: no image shows shoe",
+        "note: fewer than 10 instances: coat (4), hat (3), bag (2)",
+    ]
+    Path("set.yaml").write_text(YAML.replace("train: train.txt, val: val.txt", "train: b.txt, val: train.txt, test: val.txt"))
+    Path("set/b.txt").write_text("b\n")
+    Path("set/train.txt").write_text("a\n")
+    notes = imptool("inspect", "set.yaml").stdout
+    assert "note: not in train, only in val and test: hat, bag\n" in notes
+    Path("set.yaml").write_text(YAML.replace("train: train.txt, val: val.txt", "train: b.txt, val: train.txt"))
+    assert "note: not in train, only in val: hat, bag\n" in imptool("inspect", "set.yaml", "--page").stdout
+    assert "<p>not in train, only in val: hat, bag</p>" in Path("inspected/set/index.html").read_text()
+
+
+def test_ten_instances_are_enough_and_without_a_train_split_nothing_is_said_of_it(here: Path, imptool: Imptool) -> None:
+    ids = np.zeros((40, 200), np.uint8)
+    ids[5:15, 5::20] = 1  # ten columns
+    ids[20:30, 5:-20:20] = 2  # nine
+    save(Path("set/labels/a.png"), ids)
+    save(Path("set/images/a.png"), np.zeros((*ids.shape, 3), np.uint8))
+    Path("set/classes.txt").write_text("background\ncoat\nhat")
+    text = imptool("inspect", "set").stdout
+    assert [line for line in text.splitlines() if line.startswith("note: ")] == ["note: fewer than 10 instances: hat (9)"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -239,16 +267,16 @@ def mistake_a_photograph_for_labels() -> None:
     shutil.copy(IMAGES / "002.png", LABELS / "002.png")
 
 
-FAULTS: dict[str, tuple[str, int, Callable[[], object]]] = {  # kind, photographs that can still be used, what is done
+FAULTS: dict[str, tuple[str, int, Callable[[], object]]] = {  # kind, images that can still be used, what is done
     "no labels": ("pair", 5, lambda: (LABELS / "002.png").unlink()),
-    "no photograph": ("pair", 5, lambda: (IMAGES / "002.png").unlink()),
-    "two photographs of one stem": ("pair", 6, lambda: Image.open(IMAGES / "002.png").save(IMAGES / "002.jpg")),
-    "a photograph cut short": ("unreadable", 5, lambda: cut(IMAGES / "002.png")),
-    "a photograph with a broken middle": ("unreadable", 5, lambda: break_in_the_middle(IMAGES / "002.png")),
-    "an empty photograph": ("unreadable", 5, lambda: (IMAGES / "002.png").write_bytes(b"")),
+    "no image": ("pair", 5, lambda: (IMAGES / "002.png").unlink()),
+    "two images of one stem": ("pair", 6, lambda: Image.open(IMAGES / "002.png").save(IMAGES / "002.jpg")),
+    "an image cut short": ("unreadable", 5, lambda: cut(IMAGES / "002.png")),
+    "an image with a broken middle": ("unreadable", 5, lambda: break_in_the_middle(IMAGES / "002.png")),
+    "an empty image": ("unreadable", 5, lambda: (IMAGES / "002.png").write_bytes(b"")),
     "labels cut short": ("unreadable", 5, lambda: cut(LABELS / "002.png")),
     "labels that are text": ("unreadable", 5, lambda: (LABELS / "002.png").write_text("labels")),
-    "labels that are a photograph": ("ids", 5, mistake_a_photograph_for_labels),
+    "labels that are an image": ("ids", 5, mistake_a_photograph_for_labels),
     "labels of another size": ("size", 5, lambda: save(LABELS / "002.png", np.ones((72, 96), np.uint8))),
     "an unknown id": ("ids", 5, lambda: repaint("002", (0, 0), 3)),
     "only background": ("empty", 6, lambda: repaint("002", ..., 0)),
@@ -272,7 +300,7 @@ def test_a_fault_is_one_problem_of_its_kind_and_costs_no_other_photograph(workpl
 def test_what_is_no_fault_is_no_problem(workplace: Path) -> None:
     repaint("002", (0, slice(3)), 1)  # a component of three pixels
     repaint("003", slice(0, 9), 255)
-    shutil.copy(IMAGES / "000.png", IMAGES / "900.png")  # the same photograph with the same labels, in one split
+    shutil.copy(IMAGES / "000.png", IMAGES / "900.png")  # the same image with the same labels, in one split
     shutil.copy(LABELS / "000.png", LABELS / "900.png")
     assert found("data/drawn")["problems"] == []
 
@@ -346,7 +374,7 @@ COCO_FAULTS: dict[str, tuple[str, list[str], Edit]] = {
     "instance twice": ("annotation", ["p"], lambda d: d["annotations"].append(d["annotations"][0] | {"id": 77})),
     "RLE of another size": ("annotation", ["p"], lambda d: d["annotations"][1]["segmentation"].update(size=[8, 6])),
     "height": ("size", ["nothing"], lambda d: d["images"][2].update(height=3)),
-    "missing photograph": ("pair", ["zz"], lambda d: d["images"][1].update(file_name="zz.jpg")),
+    "missing image": ("pair", ["zz"], lambda d: d["images"][1].update(file_name="zz.jpg")),
 }
 
 
@@ -428,7 +456,7 @@ CONTRADICTIONS: dict[str, tuple[list[str], Callable[[], object]]] = {
     "area": (["000"], lambda: edit_converted(lambda d: d["annotations"][0].update(area=999))),  # 35 * 45 pixels
     "bbox": (["000"], lambda: edit_converted(lambda d: d["annotations"][0].update(bbox=[19, 40, 35, 45]))),
     "id twice": ([], lambda: edit_converted(lambda d: d["images"][1].update(id=d["images"][0]["id"]))),
-    "photograph gone": ([], lambda: edit_converted(lambda d: d["images"].pop())),
+    "image gone": ([], lambda: edit_converted(lambda d: d["images"].pop())),
     "another label map since": ([], lambda: repaint("000", slice(0, 5), 1)),
     "not JSON": ([], lambda: CONVERTED.write_text("[")),
 }
@@ -489,12 +517,12 @@ def break_all() -> None:
         path.write_bytes(b"")
 
 
-ODD: dict[str, tuple[Callable[[], object], int, list[str]]] = {  # what is done, usable photographs, kinds
-    "one photograph": (one_photograph, 1, []),
+ODD: dict[str, tuple[Callable[[], object], int, list[str]]] = {  # what is done, usable images, kinds
+    "one image": (one_photograph, 1, []),
     "one class": (only_coats, 6, []),
     "all empty": (lambda: paint_all(0), 6, ["empty"] * 6),
     "none usable": (break_all, 0, ["unreadable"] * 6),
-    "no photographs": (lambda: shutil.rmtree(IMAGES), 6, ["pair"]),
+    "no images": (lambda: shutil.rmtree(IMAGES), 6, ["pair"]),
 }
 
 
@@ -508,7 +536,7 @@ def test_odd_datasets_have_figures_and_a_page_too(workplace: Path, case: str) ->
     assert len(rows_of(Path("inspected/drawn/classes.csv"))) == 1 + len(document["classes"])
     page = Path("inspected/drawn/index.html").read_text()
     assert len(re.findall("<article>", page)) == usable
-    assert ("<figcaption>photograph<" in page) == (usable > 0 and IMAGES.is_dir())
+    assert ("<figcaption>image<" in page) == (usable > 0 and IMAGES.is_dir())
 
 
 def test_nothing_to_look_at_is_one_line(workplace: Path, imptool: Imptool) -> None:
@@ -573,7 +601,7 @@ def test_a_class_that_cannot_be_chosen_is_one_line_before_the_work(workplace: Pa
 
 def test_a_class_without_a_page_is_refused(workplace: Path, imptool: Imptool) -> None:
     result = imptool("inspect", "drawn.yaml", "--class", "coat")
-    assert (result.exit_code, result.output) == (2, "Error: --class chooses photographs for the page: add --page\n")
+    assert (result.exit_code, result.output) == (2, "Error: --class chooses images for the page: add --page\n")
 
 
 def shown_on(page: Path) -> list[str]:
@@ -597,7 +625,8 @@ def test_the_page_shows_as_many_photographs_as_asked_for_and_those_of_a_class(co
 def test_problems_of_one_kind_are_counted_and_the_first_are_shown(workplace: Path, imptool: Imptool) -> None:
     paint_all(0)
     text = imptool("inspect", "data/drawn").stdout
-    assert "6 x labels that are all background or ignored:" in text
+    assert "\nempty: 6 problems\n" in text
+    assert "pair" not in text
     assert "  000: its labels" in text
     assert "005: its labels" not in text
     assert "and 1 more: --out writes all of them to problems.json" in text
@@ -612,7 +641,7 @@ HARMFUL_STEM = "<img src=x onerror=alert(1)>#50%[bold]:cat:é"
 
 @pytest.fixture
 def harmful(here: Path) -> Path:
-    """A dataset whose names hold markup; one of its photographs has a pixel too many."""
+    """A dataset whose names hold markup; one of its images has a pixel too many."""
     ids = np.kron(np.array([[0, 1, 2], [3, 4, 0]]), np.ones((8, 8))).astype(np.uint8)
     ids[20:] = 0
     save(Path(f"set/images/{HARMFUL_STEM}.png"), np.full((*ids.shape, 3), 90, np.uint8))
@@ -685,12 +714,20 @@ def test_instances_of_one_class_have_one_colour_in_the_map_and_two_in_the_pictur
         assert pixels.shape == (96, 72, 3)
         colours[path.stem.partition("-")[2]] = [pixels[rows, columns].mean((0, 1)) for rows, columns in BOTH_COATS]
     one, other = colours["semantic-map"]
-    assert all(colour[0] > colour[1] + 40 for colour in (one, other))  # VOC's colour of class 1 is (128, 0, 0)
+    assert all(colour[0] > colour[1] + 40 for colour in (one, other))  # the colour of class 1 is (255, 136, 0)
     one, other = colours["instances"]
     assert np.abs(one - other).max() > 60
-    one, other = colours["photograph"]
+    one, other = colours["image"]
     assert one[2] > 200  # drawn in blue
     assert 90 <= other[2] <= 130
+
+
+def test_a_dataset_that_states_its_colours_is_shown_in_them(here: Path) -> None:
+    """Class 1 is (255, 0, 0) in the label maps, 2 is (0, 0, 255)."""
+    found(write_dataset(FOLDER_OF_COLOURS), "--page")
+    [page] = Path("inspected").rglob("index.html")
+    colours = re.findall(r"--colour: rgb\((\d+ \d+ \d+)\)", page.read_text())
+    assert set(colours) == {"255 0 0", "0 0 255"}
 
 
 BOTH_COATS = [(slice(50, 70), slice(20, 40)), (slice(6, 10), slice(45, 60))]
@@ -716,7 +753,7 @@ def test_a_browser_shows_the_page_without_errors_and_without_scrolling_sideways(
         "broken": 0,
         "images": 22,
         "sideways": 0,
-        "headings": ["Classes", "Plots", "Problems", "Photographs", "Definitions"],
+        "headings": ["Classes", "Plots", "Problems", "Images", "Definitions"],
         "headline": ["6", "2", "13", "1"],
         "problems": ["002: components of one or two pixels: 1 of coat"],
     }
@@ -742,7 +779,7 @@ def test_a_click_sorts_counts_by_their_value_and_the_next_one_backwards(here: Pa
     assert orders == [["bag 1,600", "coat 60", "hat 40"], ["hat 40", "coat 60", "bag 1,600"]]
 
 
-# --- real photographs ---
+# --- real images ---
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def put(files: dict[str, bytes], folder: Path) -> None:
 
 @pytest.fixture
 def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, bytes]]:
-    """What a conversion of 6 photographs, two a block, leaves in `made` when it is stopped before its result is written."""
+    """What a conversion of 6 images, two a block, leaves in `made` when it is stopped before its result is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("imptool.convert_instances._BLOCK", 2)
     write_folder(Path("set"))
@@ -227,7 +227,7 @@ def sealed_anew(data: bytes, change: Callable[[bytes], bytes]) -> bytes:
     return made
 
 
-@pytest.mark.parametrize("tally", [b"t[]", b"t{}", b't{"photographs":"2"}', b"tnull", b"t", b"\xff", b"t" + b"[" * 9])
+@pytest.mark.parametrize("tally", [b"t[]", b"t{}", b't{"images":"2"}', b"tnull", b"t", b"\xff", b"t" + b"[" * 9])
 def test_a_tally_that_is_sealed_and_none_is_made_again(stopped: Callable[[str], dict[str, bytes]], tally: bytes) -> None:
     kept, whole = stopped("coco"), whole_conversion("coco")
     (journal,) = kept
@@ -262,7 +262,7 @@ def test_no_damage_to_a_conversions_journal_changes_its_result(
 
 @pytest.fixture
 def predicted(run: Path) -> dict[str, bytes]:
-    """What a prediction of 2 photographs leaves in `out`."""
+    """What a prediction of 2 images leaves in `out`."""
     Path("photos").mkdir()
     for seed in range(2):
         Image.fromarray(draw_pair(seed)[0]).save(f"photos/{seed}.png")
@@ -281,7 +281,7 @@ def test_a_result_file_that_is_damaged_is_parsed_again(predicted: dict[str, byte
     for changed in (data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], bytes(len(data)), b""):
         put({**predicted, name: changed}, Path("out"))
         result = resume_prediction()
-        assert "photos: 2 photographs, 1 of them done already" in result.stdout
+        assert "photos: 2 images, 1 of them done already" in result.stdout
         assert files_in(Path("out")) == predicted
 
 
@@ -289,7 +289,7 @@ def test_a_pipe_in_place_of_a_result_is_replaced(predicted: dict[str, bytes]) ->
     Path("out/labels/0.png").unlink()
     os.mkfifo("out/labels/0.png")
     result = resume_prediction()
-    assert "photos: 2 photographs, 1 of them done already" in result.stdout
+    assert "photos: 2 images, 1 of them done already" in result.stdout
     assert files_in(Path("out")) == predicted
 
 

@@ -132,7 +132,7 @@ def maps_of_coco(folder: Path, *, nothing: int) -> dict[str, Ids]:
 
 
 def assert_maps(found: dict[str, Ids], drawn: Drawn, *, by_photograph: bool = False) -> None:
-    """`by_photograph`: the stems are those of the photographs' names under the set."""
+    """`by_photograph`: the stems are those of the images' names under the set."""
     stems = {Path(drawn.file_names[stem]).with_suffix("").as_posix() if by_photograph else stem: stem for stem in drawn.maps}
     assert found.keys() == stems.keys()
     for name, stem in stems.items():
@@ -203,7 +203,7 @@ def test_labels_without_any_photograph_stand_alone(here: Path, layout: str) -> N
     for path in Path("set").rglob("*.jpg"):  # those without labels
         path.unlink()
     result = convert(description)
-    assert "set has no photographs: sizes are those of the labels" in result.stdout
+    assert "set has no images: sizes are those of the labels" in result.stdout
     found = [rows for _, rows in sorted(all_regions(MADE).items())]
     assert found == [sorted(drawn.instances[stem]) for stem in sorted(drawn.instances)]
     convert(description, "--format", "semantic", out=Path("maps"))
@@ -271,7 +271,7 @@ def test_every_segment_but_the_background_is_an_instance_again(here: Path, layou
 
 @pytest.mark.parametrize("format_", ["coco", "panoptic", "semantic"])
 def test_file_names_outlive_a_round_trip(here: Path, format_: str) -> None:
-    """A result moved anywhere is a dataset whose photographs are named as before."""
+    """A result moved anywhere is a dataset whose images are named as before."""
     drawn = LAYOUTS["voc"]
     convert(write_dataset(drawn), "--format", format_)
     description = MADE / "made.yaml"
@@ -452,7 +452,7 @@ def test_photographs_whose_ids_two_files_share_get_their_own(here: Path) -> None
 
 
 def write_many(root: Path, count: int) -> None:
-    """A folder of `count` small photographs; their maps are of a dozen kinds, as few bytes are quick to copy."""
+    """A folder of `count` small images; their maps are of a dozen kinds, as few bytes are quick to copy."""
     rng = np.random.default_rng(0)
     save_photograph(root / "kind.png", (8, 9))
     photograph = (root / "kind.png").read_bytes()
@@ -470,7 +470,7 @@ def write_many(root: Path, count: int) -> None:
     (root / "classes.txt").write_text("background\ncoat\nhat\n")
 
 
-# What a shell runs in place of imptool: it is stopped while it keeps its third block of photographs.
+# What a shell runs in place of imptool: it is stopped while it keeps its third block of images.
 STOPPED = """
 import os, signal, sys
 from imptool.cli import main
@@ -495,7 +495,7 @@ def run_stopped(how: str, *arguments: object) -> subprocess.CompletedProcess[str
 
 
 def stop_after(blocks: int, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    """Ctrl-C in a run, while it keeps a block of photographs."""
+    """Ctrl-C in a run, while it keeps a block of images."""
     keep = Journal.append
 
     def stop(journal: Journal, block: Any) -> None:
@@ -517,7 +517,7 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(here: Path, format_: str)
     assert killed.returncode == -signal.SIGKILL
     assert not (MADE / "all.json").exists()
     refused = convert("set", "--format", format_, code=2)
-    assert "is an unfinished conversion: add --resume to go on with it, or --force to begin anew" in refused.stderr
+    assert "is an unfinished conversion: add --resume to go on with it, or --force to start over" in refused.stderr
     resumed = convert("set", "--format", format_, "--resume", code=1)
     assert "all: going on after 128 of 300" in resumed.stdout
     assert files_in(MADE) == files_in(Path("whole"))
@@ -580,7 +580,7 @@ def test_a_stopped_conversion_of_something_else_is_not_taken_up(
     else:
         Path("set/classes.txt").write_text("background\ncoat\nskirt\n")
     result = convert("set", *options, "--resume", code=2)
-    assert "is an unfinished conversion with other options, labels or photographs: add --force to begin anew" in result.stderr
+    assert "is an unfinished conversion with other options, labels or images: add --force to start over" in result.stderr
     convert("set", *options, "--force", code=1)
     assert len(read(MADE / "all.json")["images"]) == (148 if change == "a label" else 149)
 
@@ -606,7 +606,7 @@ def test_resume_after_the_end_does_nothing_and_resume_of_nothing_begins(here: Pa
     convert(description, "--resume")
     before = files_in(MADE)
     result = convert(description, "--resume")
-    assert "made: complete already, there is nothing to go on with; --force makes it anew" in result.stdout
+    assert "made: complete already, there is nothing to go on with; --force replaces it" in result.stdout
     assert files_in(MADE) == before
 
 
@@ -733,7 +733,7 @@ def test_mmsegs_sample_is_paired_by_suffixes_and_split_by_its_lists(samples: Pat
     )
     description = describe(root, text)
     result = convert(description)
-    assert "train.json: 4 photographs" in result.stdout
+    assert "train.json: 4 images" in result.stdout
     assert [image["file_name"] for image in read(MADE / "val.json")["images"]] == ["imgs/00004_img.jpg"]
     for name, ids in maps_of_coco(MADE, nothing=255).items():
         np.testing.assert_array_equal(ids, ids_of(root / "gts" / f"{Path(name).name.removesuffix('_img.jpg')}_gt.png"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from safetensors.torch import save_file
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 import imptool as library
-from imptool.data.palette import voc_palette
+from imptool.data.palette import class_palette, voc_palette
 
 Imptool = Callable[..., Result]
 
@@ -70,6 +72,80 @@ def test_probabilities_are_given_on_request_and_agree_with_the_map(model: Any) -
     np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-5)
     largest = np.array(list(found.class_names))[found.probabilities.argmax(axis=0)]
     np.testing.assert_array_equal(largest, found.semantic_map)
+
+
+def with_coat_and_hat(model: Any, coat: int = 1200, hat: int = 300) -> Any:
+    """A result on 120 x 100 px whose map is known: so many pixels of a coat (5), a hat (9) below, the rest background."""
+    image = np.full((120, 100, 3), 100, np.uint8)
+    ids = np.zeros(120 * 100, np.uint8)
+    ids[:coat], ids[6000 : 6000 + hat] = 5, 9
+    return replace(model.predict(image), image=image, semantic_map=ids.reshape(120, 100))
+
+
+def test_load_is_listed_by_dir() -> None:
+    assert {"load", "Model", "Parsing", "Instance", "InputError", "__version__"} <= set(dir(library))
+
+
+def test_a_repr_is_one_line_that_shows_what_matters(model: Any) -> None:
+    found = with_coat_and_hat(model)
+    found.instances[:] = found.instances[:2]
+    assert repr(model) == "<Model panoptic-fpn-imp on resnet18, 3 classes, cpu, from …/tiny/one/weights.safetensors>"
+    assert repr(found) == "<Parsing of 100 x 120 px: coat 10%, hat 2%; 2 instances>"
+    one = replace(found.instances[0], class_name="coat", score=0.876, box=(1.4, 2.6, 30.0, 40.5))
+    assert repr(one) == "<Instance coat, score 0.88, box (1, 3, 30, 40)>"
+    assert repr(replace(found, semantic_map=None)) == "<Parsing of 100 x 120 px: no semantic map; 2 instances>"
+    assert repr(replace(found, semantic_map=np.zeros((120, 100), np.uint8))).endswith("px: nothing; 2 instances>")
+    odd = {0: "background", 5: "x" * 400, 9: "new\nline"}
+    assert len(repr(replace(found, class_names=odd))) < 100
+    assert "\n" not in repr(replace(found, class_names=odd))
+
+
+def test_shares_are_of_all_pixels_and_largest_first(model: Any) -> None:
+    found = with_coat_and_hat(model)
+    assert list(found.shares.items()) == [("background", 0.875), ("coat", 0.1), ("hat", 0.025)]
+    assert replace(found, semantic_map=None).shares == {}
+
+
+def test_overlay_blends_each_class_with_its_colour_and_leaves_the_background(model: Any) -> None:
+    found = with_coat_and_hat(model)
+    drawn = found.overlay()
+    assert (drawn.shape, drawn.dtype) == ((120, 100, 3), np.uint8)
+    assert (drawn[found.semantic_map == 0] == 100).all()
+    for class_id, row in ((5, 5), (9, 61)):  # rows inside of the coat and the hat
+        np.testing.assert_allclose(drawn[row, 50], (100 + class_palette()[class_id].astype(int)) / 2, atol=1)
+    np.testing.assert_array_equal(found.overlay(alpha=1)[5, 50], class_palette()[5])
+
+
+def test_the_overlay_of_detections_alone_has_the_better_instance_on_top(model: Any) -> None:
+    found = replace(model.predict(draw_pair(0)[0]), semantic_map=None)
+    expected = np.zeros((96, 72), int)
+    for one in found.instances[::-1]:
+        expected[one.mask] = one.class_id
+    drawn = found.overlay(alpha=1)
+    np.testing.assert_array_equal(drawn[expected > 0], class_palette()[expected[expected > 0]])
+    np.testing.assert_array_equal(drawn[expected == 0], found.image[expected == 0])
+
+
+def test_a_plot_has_image_overlay_and_legend_and_a_notebook_gets_it_as_png(model: Any) -> None:
+    found = with_coat_and_hat(model, hat=0)
+    figure = found.plot()
+    for axes, picture in zip(figure.axes, (found.image, found.overlay()), strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), picture)
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["coat"]
+    assert [patch.get_facecolor()[:3] for patch in legend.get_patches()] == [tuple(class_palette()[5] / 255)]
+    with Image.open(io.BytesIO(found._repr_png_())) as picture:
+        assert picture.format == "PNG"
+        assert max(picture.size) < 2000
+    assert replace(found, semantic_map=np.zeros((120, 100), np.uint8)).plot().axes
+
+
+def test_a_result_holds_the_given_array_and_no_copy(model: Any) -> None:
+    image = draw_pair(0)[0]
+    assert model.predict(image).image is image
+    turned = image[:, ::-1]
+    np.testing.assert_array_equal(model.predict(turned).image, turned)
+    assert model.predict(turned).overlay().shape == image.shape
 
 
 def test_threads_get_what_one_after_another_gets(model: Any) -> None:
@@ -178,7 +254,7 @@ def test_weights_of_another_version_or_class_list_are_told_in_one_line(run: Path
         return result.stderr
 
     newer = {"version": "9.9", "recipe": {**about["recipe"], "telepathy": True}}
-    assert "was written by imptool 9.9, and this is 0.1.0: " in says(newer)
+    assert f"was written by imptool 9.9, and this is {library.__version__}: " in says(newer)
     assert "unknown key 'telepathy'" in says(newer)
     fewer = LABELS.to_plain()
     fewer["classes"] = fewer["classes"][:2]

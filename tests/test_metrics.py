@@ -218,7 +218,7 @@ class TestBoundary:
         np.testing.assert_array_equal(rings, [[[32, 0], [0, 31]], [[0, 0], [0, 0]]])  # 63 pixels, one more is 0
 
     def test_bands_add_up_over_the_rings_of_each_of_many_photographs(self):
-        rings = np.arange(12).reshape(2, 3, 2, 1)  # 2 photographs, 3 rings
+        rings = np.arange(12).reshape(2, 3, 2, 1)  # 2 images, 3 rings
         np.testing.assert_array_equal(bands_of_rings(rings), [[[[0], [1]], [[2], [4]]], [[[6], [7]], [[14], [16]]]])
 
     @pytest.mark.parametrize("size", [(0, 3), (3, 0), (0, 0)])

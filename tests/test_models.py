@@ -48,7 +48,7 @@ def build(name: str, recipe: Recipe = RECIPE) -> Parser:
 
 
 def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """Two photographs of different sizes, one with a coat, one without any instance."""
+    """Two images of different sizes, one with a coat, one without any instance."""
     masks = torch.zeros(1, 64, 80, dtype=torch.uint8)
     masks[0, 10:50, 20:60] = 1
     semantic = masks[0].long()
@@ -185,7 +185,7 @@ def test_semantic_loss_reaches_masks_and_scores_unless_detached(detach: bool) ->
 
 
 def proposals_of(model: Parser) -> tuple[dict[str, torch.Tensor], list[torch.Tensor], list[tuple[int, int]]]:
-    """FPN levels with a graph, and proposals of two photographs, some of them without an area or beyond the border."""
+    """FPN levels with a graph, and proposals of two images, some of them without an area or beyond the border."""
     torch.manual_seed(1)
     features = {str(level): torch.randn(2, 256, 16 >> level, 24 >> level, requires_grad=True) for level in range(4)}
     corners = torch.rand(2, 40, 2) * torch.tensor([80.0, 60.0])
@@ -260,16 +260,16 @@ def test_recipe_says_which_detections_are_projected() -> None:
         assert canvas[0, 0, 4, ::8].tolist() == expected
 
 
-def test_hard_bootstrapping_counts_the_hardest_pixels_of_each_photograph() -> None:
+def test_ohem_counts_the_pixels_of_the_largest_loss_of_each_photograph() -> None:
     # Two classes, logits 0 and x where the target is class 0: the loss is log(1 + e^x), larger with x.
     logits = torch.zeros(2, 2, 1, 4)
     logits[0, 1, 0] = torch.tensor([3.0, 1.0, 2.0, 0.0])
     logits[1, 1, 0] = torch.tensor([9.0, 4.0, 8.0, 7.0])
     semantic = torch.tensor([[[0, 0, 0, 0]], [[255, 0, 255, 0]]])
     loss = [math.log(1 + math.exp(x)) for x in (3.0, 2.0, 7.0)]  # two of four pixels there, one of two here
-    assert semantic_loss(logits, semantic, hardest=0.5).item() == pytest.approx(sum(loss) / 3, rel=1e-6)
-    torch.testing.assert_close(semantic_loss(logits, semantic, hardest=0.9999), semantic_loss(logits, semantic))
-    assert semantic_loss(logits, torch.full_like(semantic, 255), hardest=0.1) == 0
+    assert semantic_loss(logits, semantic, ohem=0.5).item() == pytest.approx(sum(loss) / 3, rel=1e-6)
+    torch.testing.assert_close(semantic_loss(logits, semantic, ohem=0.9999), semantic_loss(logits, semantic))
+    assert semantic_loss(logits, torch.full_like(semantic, 255), ohem=0.1) == 0
 
 
 @pytest.mark.parametrize(

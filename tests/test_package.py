@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import write_workplace
 
 from imptool import __version__
 
@@ -76,6 +78,63 @@ def test_help_and_version_come_without_torch(arguments: tuple[str, ...]) -> None
     assert "click" in imported
     assert imported & {"torch", "torchvision", "numba", "cv2", "matplotlib", "scipy"} == set()
     assert "imptool" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which the network's libraries fail when they are imported, in worker processes as well."""
+    folder = tmp_path_factory.mktemp("refused")
+    for name in ("torch", "torchvision", "timm"):
+        (folder / f"{name}.py").write_text(f"raise AssertionError('{name} was imported')")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, without_torch: dict[str, str]) -> Path:
+    """A folder with a drawn dataset, and its own maps measured as predictions: `measured/`."""
+    folder = tmp_path_factory.mktemp("light")
+    write_workplace(folder)
+    command = "eval --predictions data/drawn/labels --dataset drawn.yaml --boundary-bands --baseline prior --out measured"
+    run_in(folder, without_torch, command)
+    return folder
+
+
+def run_in(folder: Path, environment: dict[str, str], command: str) -> None:
+    arguments = [sys.executable, "-m", "imptool", *command.split()]
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "outfits outfits --count 2 --size 96x64 --workers 1",
+        "convert-instances drawn.yaml --workers 1 --out converted",
+        "convert-instances drawn.yaml --workers 1 --format panoptic --out panoptic",
+        "inspect drawn.yaml --workers 1 --page",
+        "eval --predictions data/drawn/labels --dataset drawn.yaml --workers 1",
+        "compare a=measured b=measured --out compared",
+    ],
+)
+def test_a_command_without_a_network_runs_where_torch_cannot_be_imported(
+    evaluated: Path, without_torch: dict[str, str], command: str
+) -> None:
+    run_in(evaluated, without_torch, command)
+
+
+def test_every_help_comes_where_torch_cannot_be_imported(without_torch: dict[str, str]) -> None:
+    code = """
+import sys
+from imptool.cli import main
+for name in main.commands:
+    main([name, "--help"], standalone_mode=False)
+print("loaded:", {"numba", "cv2", "matplotlib", "scipy", "numpy"} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=without_torch, check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.count("Usage: ") >= 10
+    assert done.stdout.endswith("loaded: set()\n")
 
 
 def test_the_imptool_command_is_the_click_group(wheel: Path) -> None:

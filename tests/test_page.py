@@ -109,7 +109,7 @@ def write_sample(folder: Path, *, examples: int = 2, name: str = "0001.png", cla
             table_html(["class", "IOU", "accuracy", "mIOU", "change"], rows, caption=class_name),
             figure_html("bands.png", "mIOU against distance", "Near the boundary."),
         ],
-        "Photographs": [text_html("Click one."), gallery_html(shown)],
+        "Images": [text_html("Click one."), gallery_html(shown)],
         "How this was made": [terms_html({"seed": "7"})],
     }
     write_page(folder / "index.html", "Outfits", "Two sentences. Here.", sections, {"IOU": "both / either"})
@@ -126,7 +126,7 @@ def embedded_picture(colour: int) -> Embedded:
 
 
 def write_embedded(folder: Path) -> Path:
-    """A page of a plot and two examples, whose photographs stand in the page and whose targets are files."""
+    """A page of a plot and two examples, whose images stand in the page and whose targets are files."""
     folder.mkdir(exist_ok=True)
     Image.new("RGB", (32, 48)).save(folder / "target.png")
     examples = [
@@ -134,7 +134,7 @@ def write_embedded(folder: Path) -> Path:
         for name, colour in {"a": 10, "b": 200}.items()
     ]
     plot = figure_html(Embedded(SVG, "image/svg+xml"), "bars", "By class.")
-    write_page(folder / "index.html", "Two", "Here.", {"Plots": [plot], "Photographs": [gallery_html(examples)]}, {})
+    write_page(folder / "index.html", "Two", "Here.", {"Plots": [plot], "Images": [gallery_html(examples)]}, {})
     return folder / "index.html"
 
 
@@ -296,7 +296,7 @@ def test_steps_without_times_have_no_total() -> None:
 
 
 def test_a_gallery_without_photographs_says_so() -> None:
-    assert outline(gallery_html([])).texts == ["There are no photographs."]
+    assert outline(gallery_html([])).texts == ["There are no images."]
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -400,14 +400,6 @@ def test_the_viewer_opens_with_a_click_and_walks_with_the_arrow_keys(browser: Br
     assert browser.ask(tab, "return document.activeElement.firstElementChild.alt") == f"canvas, {first}"
 
 
-def strike(browser: Browser, tab: str, key: str) -> None:
-    """Press a key with what it does by itself, such as the click that Enter gives a button."""
-    number, text = {"Enter": (13, "\r"), " ": (32, " "), "Escape": (27, ""), "Tab": (9, "")}[key]
-    for kind, typed in (("keyDown", text), ("keyUp", "")):
-        sent = {"type": kind, "key": key, "code": key.strip() or "Space", "windowsVirtualKeyCode": number, "text": typed}
-        browser.call("Input.dispatchKeyEvent", tab, **sent)
-
-
 def test_embedded_pictures_load_from_disk(browser: Browser, tmp_path: Path) -> None:
     tab = browser.open(write_embedded(tmp_path))
     assert browser.ask(tab, "return images.map((image) => image.naturalWidth)") == [40, 32, 32, 32, 32]
@@ -443,15 +435,15 @@ def test_keys_alone_open_and_close_an_embedded_picture(browser: Browser, tmp_pat
     focused = """const focused = document.activeElement; return [focused.tagName, focused.querySelector("img")?.alt]"""
     browser.ask(tab, """document.querySelector("nav a:last-child").focus()""")
     for seen in ("bars", "photograph, a"):
-        strike(browser, tab, "Tab")
+        browser.strike(tab, "Tab")
         assert browser.ask(tab, focused) == ["BUTTON", seen]
-    strike(browser, tab, key)
+    browser.strike(tab, key)
     assert browser.ask(tab, SHOWN) == ["photograph, a", "data:image/png", 32]
     browser.press(tab, "ArrowDown")
     browser.ask(
         tab, """window.closed_once = new Promise((done) => document.querySelector("dialog").addEventListener("close", done))"""
     )
-    strike(browser, tab, "Escape")
+    browser.strike(tab, "Escape")
     browser.ask(tab, "await window.closed_once")
     assert browser.ask(tab, SHOWN) is None
     assert browser.ask(tab, focused) == ["BUTTON", "photograph, b"]
@@ -507,3 +499,22 @@ def test_every_text_has_the_contrast_of_wcag_aa(browser: Browser, tmp_path: Path
     worst, *rest = browser.ask(browser.open(write_sample(tmp_path), dark=dark), CONTRAST)
     assert len(rest) > 40
     assert worst[0] >= 4.5, worst
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [420, 1200])
+def test_axe_finds_nothing_wrong_with_the_page_and_its_viewer(browser: Browser, tmp_path: Path, dark: bool, width: int) -> None:
+    tab = browser.open(write_sample(tmp_path), width=width, dark=dark)
+    assert browser.violations(tab) == []
+    browser.ask(tab, """document.querySelector("article a").click()""")
+    assert browser.violations(tab) == []
+
+
+def test_the_viewer_keeps_the_focus_inside(browser: Browser, tmp_path: Path) -> None:
+    tab = browser.open(write_sample(tmp_path))
+    browser.ask(tab, """document.querySelectorAll("article a")[1].click()""")
+    focused = set()
+    for _ in range(8):
+        browser.strike(tab, "Tab")
+        focused.add(browser.ask(tab, "return document.activeElement.ariaLabel ?? document.activeElement.tagName"))
+    assert focused - {"BODY"} == {"Previous picture", "Next picture", "Close"}  # the body: where the browser's own bar follows

@@ -1,4 +1,4 @@
-"""Where photographs lie and what they are called: datasets as other tools unzip them, and names that differ from the disk's."""
+"""Where images lie and what they are called: datasets as other tools unzip them, and names that differ from the disk's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_labels(*paths: str) -> None:
 
 
 def pairs(source: str = "set") -> dict[str, list[tuple[str, str]]]:
-    """{split: stem and photograph of each item}; all of them can be used."""
+    """{split: stem and image of each item}; all of them can be used."""
     dataset = load_dataset(source)
     assert dataset.has_photographs
     for items in dataset.splits.values():
@@ -62,10 +62,10 @@ def pairs(source: str = "set") -> dict[str, list[tuple[str, str]]]:
 
 
 def refusal(source: str = "set") -> str:
-    """The one line that refuses a dataset, which never says that it has no photographs."""
+    """The one line that refuses a dataset, which never says that it has no images."""
     result = convert(source, code=2)
     (line,) = result.stderr.splitlines()
-    assert "no photographs" not in result.output
+    assert "no images" not in result.output
     return line
 
 
@@ -278,7 +278,7 @@ def test_label_maps_are_not_counted_as_photographs_and_photographs_not_as_label_
     Path("set/labels/a.png").write_bytes(b"")
     if listed:
         Path("set/classes.txt").write_text("background\ncoat\n")
-    assert ("none of its 3 photographs can be used" if listed else "none of the 2 label maps can be used") in refusal()
+    assert ("none of its 3 images can be used" if listed else "none of the 2 label maps can be used") in refusal()
 
 
 def test_jpeg_label_maps_are_told_to_be_saved_as_png() -> None:
@@ -334,7 +334,7 @@ def test_voc_lists_that_name_none_of_the_label_maps_are_refused() -> None:
     write_labels("set/SegmentationClass/a.png")
     Path("set/ImageSets/Segmentation").mkdir(parents=True)
     Path("set/ImageSets/Segmentation/train.txt").write_text("x\n")
-    assert "train.txt names no photograph with a label map: expected names such as a, there is x" in refusal()
+    assert "train.txt names no image with a label map: expected names such as a, there is x" in refusal()
 
 
 def test_a_voc_folder_without_label_maps_is_one_line() -> None:
@@ -349,7 +349,7 @@ def test_a_split_list_of_other_names_shows_a_stem_that_is_there() -> None:
     write_labels("set/labels/a.png")
     Path("set/val.txt").write_text("x\n")
     Path("set.yaml").write_text("layout: folder\nroot: ./set\nsplits: {val: val.txt}\n")
-    assert "no photograph or label map of the stem x: expected one name a line, such as a" in refusal("set.yaml")
+    assert "no image or label map of the stem x: expected one name a line, such as a" in refusal("set.yaml")
 
 
 # --- predict on a dataset ---
@@ -411,7 +411,7 @@ def test_splits_that_list_the_same_names_say_how_to_name_their_folders() -> None
     write_photographs("set/one/1.jpg", "set/two/1.jpg")
     for split in ("train", "val"):
         write_coco(Path(f"set/annotations/{split}.json"), ["1.jpg"])
-    assert "val.json lists the photographs of another split (1.jpg)" in refusal()
+    assert "val.json lists the images of another split (1.jpg)" in refusal()
 
 
 def test_a_photograph_of_a_format_that_is_not_read_is_not_called_missing() -> None:

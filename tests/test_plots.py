@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from imptool.report.plots import plot_bands, plot_class_bars, plot_class_gains, plot_confusion, plot_curves, plot_gain
+from imptool.report.plots import (
+    plot_bands,
+    plot_class_bars,
+    plot_class_gains,
+    plot_confusion,
+    plot_curves,
+    plot_gain,
+    plot_training,
+)
 
 NAN = float("nan")
 
@@ -311,3 +319,19 @@ def test_metrics_and_pictures_load_neither_pyplot_nor_torch():
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     assert "matplotlib.figure" in loaded
     assert not {"torch", "matplotlib.pyplot"} & set(loaded)
+
+
+def test_stages_of_a_training_follow_each_other_in_panels_for_losses_rate_and_miou(tmp_path, drawn):
+    detector = {"mask": [(10, 2.0), (20, 1.0)], "lr": [(10, 0.1), (20, 0.2)]}
+    full = {"mask": [(10, 0.5)], "semantic": [(10, 3.0)], "lr": [(10, 0.1)], "val_miou": [(10, 0.25)]}
+    paths = plot_training(tmp_path / "curves.png", {"detector": detector, "full": full})
+    assert [path.name for path in paths] == ["curves.png", "curves.svg"]
+    losses, rate, miou = drawn[0].axes
+    points = [list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in losses.lines]
+    assert [(10, 2), (20, 1)] in points
+    assert [(30, 0.5)] in points
+    assert [(30, 3)] in points
+    assert [20, 20] in [list(line.get_xdata()) for line in losses.lines]  # between the stages
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["mask", "semantic"]
+    assert rate.get_ylabel() == "learning rate"
+    assert [(30, 25)] in [list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in miou.lines]

@@ -1,4 +1,4 @@
-"""`imptool predict`: what it writes for photographs of all kinds, and what it leaves alone."""
+"""`imptool predict`: what it writes for images of all kinds, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_photographs(folder: Path) -> None:
 
 def test_every_photograph_gets_its_files_and_its_rank_as_id(run: Path, imptool: Imptool) -> None:
     write_photographs(Path("photos"))
-    Path("photos/notes.txt").write_text("no photograph")
+    Path("photos/notes.txt").write_text("no image")
     result = imptool("predict", "photos")
     assert result.exit_code == 0, result.output
     out = Path("predictions/photos")
@@ -201,7 +201,7 @@ def test_no_output_is_also_a_folder_and_no_two_are_one(paths: set[str]) -> None:
 
 
 def fail_for(stem: str, number: int) -> Callable[..., None]:
-    """A writer of label maps that fails for one photograph."""
+    """A writer of label maps that fails for one image."""
 
     def write(path: Path, ids: np.ndarray) -> None:
         if path.stem == stem:
@@ -258,14 +258,14 @@ def test_results_of_imptool_are_no_photographs(run: Path, imptool: Imptool) -> N
         Path("photos/eval", name).write_text("{}")
     result = imptool("predict", "photos", "--out", "again")
     assert result.exit_code == 0, result.output
-    assert "photos: 6 photographs" in result.stdout
+    assert "photos: 6 images" in result.stdout
     assert len(json.loads(Path("again/images.json").read_text())["images"]) == 6
     within = imptool("predict", "photos/parsed/overlays", "--out", "photos/parsed", "--force")
     assert within.exit_code == 2
-    assert "photos/parsed/overlays holds no photographs" in within.stderr
+    assert "photos/parsed/overlays holds no images" in within.stderr
     refused = imptool("predict", "photos/parsed", "--out", "more")
     assert refused.exit_code == 2
-    assert "photos/parsed holds no photographs" in refused.stderr
+    assert "photos/parsed holds no images" in refused.stderr
     assert "left out: 30 pictures that imptool made" in refused.stderr
 
 
@@ -292,7 +292,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_files_folders_and_globs_are_named_from_the_folder_that_holds_all(run: Path, imptool: Imptool) -> None:
     write_photographs(Path("shop/photos"))
-    Path("shop/photos/deep/er/notes.txt").write_text("no photograph")
+    Path("shop/photos/deep/er/notes.txt").write_text("no image")
     (Path("shop") / "front.jpg").write_bytes(Path("shop/photos/a.jpg").read_bytes())
     inputs = ("shop/front.jpg", "shop/photos/*.png", "shop/photos/deep/**", "shop/photos/a.png")
     result = imptool("predict", *inputs, "--save", "labels", "--out", "out")
@@ -307,8 +307,8 @@ def test_files_folders_and_globs_are_named_from_the_folder_that_holds_all(run: P
     ("inputs", "says"),
     [
         (["photos/nowhere.jpg"], "photos/nowhere.jpg: there is no such file or folder"),
-        (["photos/*.tiff"], "photos/*.tiff holds no photographs (jpg, png, webp, avif, jp2, bmp, tiff or gif)"),
-        (["photos/deep/../empty"], "holds no photographs"),
+        (["photos/*.tiff"], "photos/*.tiff holds no images (jpg, png, webp, avif, jp2, bmp, tiff or gif)"),
+        (["photos/deep/../empty"], "holds no images"),
         (["photos", "--save", "labels,overlays"], "--save labels,overlays: unknown 'overlays'; did you mean 'overlay'?"),
         (["photos", "--weights", "nothing.safetensors"], "--weights nothing.safetensors: no such file of weights"),
         (["photos", "--weights", "w", "--run", "r"], "--run and --weights name different models"),
@@ -347,7 +347,7 @@ def test_cutouts_are_the_garments_of_the_label_map_on_nothing(run: Path, imptool
             for x in range(label.shape[1] - width + 1)
             if (image[y : y + height, x : x + width] * (garment[..., 3:] == 255) == garment[..., :3]).all()
         ]
-        assert len(places) == 1  # the photograph's own pixels, and black where it is transparent
+        assert len(places) == 1  # the image's own pixels, and black where it is transparent
         (y, x) = places[0]
         cut[names[path.stem.rpartition("-")[0]]][y : y + height, x : x + width] += garment[..., 3] // 255
     for class_id, pixels in cut.items():
@@ -369,7 +369,7 @@ def test_a_single_photograph_has_a_folder_of_its_own(run: Path, imptool: Imptool
     assert Path("predictions/grey/labels/grey.png").is_file()
     result = imptool("predict", "photos/one.bmp", "--out", "predictions/grey", "--resume")
     assert result.exit_code == 0
-    assert "1 photograph of an earlier run left out: files stay, lists are of these photographs" in result.stdout
+    assert "1 image of an earlier run left out: files stay, lists are of these images" in result.stdout
     assert [one["file_name"] for one in json.loads(Path("predictions/grey/images.json").read_text())["images"]] == ["one.bmp"]
     assert Path("predictions/grey/labels/grey.png").is_file()
 
@@ -393,7 +393,7 @@ def test_resume_parses_what_is_new_or_changed_or_gone_and_nothing_else(
     result = imptool("predict", "photos", "--resume")
     assert result.exit_code == 0, result.output
     assert sorted(parsed) == ["grey", "new", "one"]
-    assert "photos: 7 photographs, 4 of them done already" in result.stdout
+    assert "photos: 7 images, 4 of them done already" in result.stdout
     resumed = contents(Path("predictions/photos"))
     assert imptool("predict", "photos", "--force").exit_code == 0
     assert contents(Path("predictions/photos")) == resumed
@@ -471,7 +471,7 @@ def test_two_processes_write_the_files_of_one(run: Path, imptool: Imptool) -> No
     output, errors = finish(process)
     assert process.returncode == 1, errors
     assert "1 could not be used:" in errors
-    assert output.count("photos: 7 photographs") == 1
+    assert output.count("photos: 7 images") == 1
     one, two = contents(Path("one")), contents(Path("two"))
     assert one.keys() == two.keys()
     assert [name for name in one if one[name] != two[name]] == []
@@ -503,9 +503,7 @@ def test_a_writer_that_is_killed_costs_its_photograph_and_resume_parses_it(
     assert result.exit_code == 1
     told = "photos/grey.png: its results are not written: its process was ended by SIGKILL, perhaps for want of memory"
     assert result.stderr.startswith(f"1 could not be used:\n  {told}; --resume tries again")
-    assert (
-        "photos: 6 photographs, 5 of them done already" in imptool("predict", "photos", "--save", "labels", "--resume").stdout
-    )
+    assert "photos: 6 images, 5 of them done already" in imptool("predict", "photos", "--save", "labels", "--resume").stdout
     assert Path("predictions/photos/labels/grey.png").is_file()
 
 
@@ -541,7 +539,7 @@ def test_a_folder_of_broken_photographs_is_one_line_and_leaves_nothing(run: Path
     Path("photos/a.jpg").write_text("just words")
     result = imptool("predict", "photos")
     assert result.exit_code == 2
-    assert "none of 1 photograph could be parsed: photos/a.jpg is not a readable picture" in result.stderr
+    assert "none of 1 image could be parsed: photos/a.jpg is not a readable picture" in result.stderr
     assert not Path("predictions").exists()
 
 
@@ -555,7 +553,7 @@ def test_memory_of_masks_does_not_grow_with_the_photograph(run: Path) -> None:
     coco_results(prediction, LABELS, image_id=1)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 12_000 * 9_000 / 10  # one mask of the photograph's size would be 108 MB of bytes
+    assert peak < 12_000 * 9_000 / 10  # one mask of the image's size would be 108 MB of bytes
 
 
 def test_a_resume_that_can_parse_nothing_keeps_what_is_there(run: Path, imptool: Imptool) -> None:
@@ -566,7 +564,7 @@ def test_a_resume_that_can_parse_nothing_keeps_what_is_there(run: Path, imptool:
     assert imptool("predict", "photos/broken.jpg", "--out", "out", "--save", "labels", "--resume").exit_code == 2
     assert contents(Path("out/labels")) == maps
     result = imptool("predict", "photos", "--out", "out", "--save", "labels", "--resume")
-    assert "photos: 7 photographs, 6 of them done already" in result.stdout
+    assert "photos: 7 images, 6 of them done already" in result.stdout
 
 
 @pytest.mark.parametrize("option", ["--force", "--resume"])
@@ -589,7 +587,7 @@ def test_nothing_stays_of_a_photograph_that_was_replaced(run: Path, imptool: Imp
     out = Path("predictions/photos")
     assert not (out / "overlays/grey.jpg").exists()
     assert not list((out / "cutouts").glob("grey/*"))
-    assert not (out / "predictions.json").exists()  # it would lack one of the photographs
+    assert not (out / "predictions.json").exists()  # it would lack one of the images
     assert not (out / "index.html").exists()
     assert imptool("predict", "photos", "--save", "all", "--resume").exit_code == 0
     resumed = contents(out)

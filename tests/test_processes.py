@@ -22,7 +22,7 @@ from imptool.data.export import Block, Export, convert_block
 from imptool.data.layouts import Item
 from imptool.data.survey import Facts, examine
 from imptool.files import InputError
-from imptool.processes import DeadWorker, NoWorker, ProcessPool, map_ahead
+from imptool.processes import DeadWorker, NoWorker, ProcessPool, map_ahead, usable_cores
 
 BLOCKS = [[1, 2], [3, 4], [5, 6], [7, 8]]
 
@@ -92,7 +92,33 @@ def test_workers_that_cannot_start_are_told_and_not_waited_for(monkeypatch: pyte
         pool.submit(beep, 1).result()
 
 
-# --- commands whose photograph ends the process that reads it ---
+# --- how many workers there are by default ---
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity")
+def test_the_default_of_workers_counts_the_cores_that_the_process_may_use() -> None:
+    one = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from imptool.cli import main; main(['train', '--help'])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert "[default: 1; x>=0]" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("200000 100000", 2), ("150000 100000", 2), ("20000 100000", 1), ("900000 100000", 4), ("max 100000", 4), (None, 4)],
+)
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs sched_getaffinity")
+def test_the_quota_of_a_container_limits_the_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str | None, cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(processes, "_CPU_MAX", tmp_path / "cpu.max")
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cores() == cores
+
+
+# --- commands whose image ends the process that reads it ---
 
 
 def kill_at_003(items: Sequence[tuple[object, Item]]) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from click.testing import Result
+from conftest import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imptool.files import RECIPES, InputError
-from imptool.recipe import Recipe, load_recipe, write_recipe
+from imptool.files import RECIPES, InputError, Strict
+from imptool.recipe import Recipe, Stage, load_recipe, read_about, recipe_names, write_recipe
+from imptool.show_recipe import describe, show_recipe
 
 BASE = """
 dataset: ccp
@@ -65,6 +72,13 @@ def test_stages_are_given_whole() -> None:
     recipe = written("extends: base.yaml\nstages: {full: {model: panoptic-fpn, iterations: 7}}\n")
     assert list(recipe.stages) == ["full"]
     assert (recipe.stages["full"].start, recipe.stages["full"].steps) == (None, [])
+
+
+def test_a_recipe_of_an_older_version_may_say_hardest_for_ohem() -> None:
+    Path("old.yaml").write_text(Path("base.yaml").read_text() + "\nlosses: {hardest: 0.5}\n")
+    assert load_recipe("old.yaml").losses.ohem == 0.5
+    with pytest.raises(InputError, match="losses: hardest is called ohem now"):
+        load_recipe("old.yaml", ["losses.ohem=0.25"])
 
 
 def test_extends_follows_a_chain_through_folders() -> None:
@@ -162,7 +176,7 @@ def test_a_mistake_in_an_override_is_one_line_that_shows_it(override: str, line:
         ),
         ("dataset: ccp\nstages: {full: {iterations: 9, steps: [5, 3]}}\n", "stages.full: steps: [5, 3] do not increase"),
         ("extends: base.yaml\naugment: {crop: [64]}\n", "at least 2 items after validation, not 1"),
-        ("extends: base.yaml\nlosses: {hardest: 0}\n", "losses.hardest: Input should be greater than 0, found 0"),
+        ("extends: base.yaml\nlosses: {ohem: 0}\n", "losses.ohem: Input should be greater than 0, found 0"),
         ("extends: base.yaml\ncompute: {precision: float16}\n", "found 'float16'"),
         (
             "dataset: ccp\nstages: {full: {model: a, iterations: 1, start: detector}}\n",
@@ -216,6 +230,8 @@ def test_a_written_recipe_is_read_back_equal(
     path = tmp_path_factory.mktemp("run") / "recipe.yaml"
     write_recipe(path, recipe)
     assert load_recipe(str(path)) == recipe
+    path.write_text(show_recipe(recipe), encoding="utf-8")
+    assert load_recipe(str(path)) == recipe
 
 
 def test_file_name_of_a_shipped_recipe_works_as_a_base(tmp_path: Path) -> None:
@@ -253,3 +269,104 @@ def test_stage_names_that_are_no_file_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: ccp_lite\nstages: {a/b: {model: mask-rcnn, iterations: 1}}\n")
     with pytest.raises(InputError, match="'a/b' becomes part of a file's name"):
         load_recipe(str(tmp_path / "mine.yaml"))
+
+
+# --- about ---
+
+
+ABOUT = "about: {what: ours, minutes: 2, machine: two cores, result: 9 %}\n"
+
+
+def test_about_is_no_part_of_the_experiment() -> None:
+    recipe = written(ABOUT + BASE)
+    assert recipe == load_recipe("base.yaml")
+    write_recipe(Path("run.yaml"), recipe)
+    assert "about" not in yaml.safe_load(Path("run.yaml").read_text())
+    with pytest.raises(InputError, match="unknown key 'about'"):
+        load_recipe("mine.yaml", ["about.what=theirs"])
+
+
+def test_every_recipe_that_comes_with_imptool_tells_what_it_is_and_inherits_nothing_of_that() -> None:
+    told = [read_about(name) for name in recipe_names()]
+    assert all(told)
+    assert len({about.what for about in told if about}) == len(told)
+
+
+def test_what_a_base_tells_of_itself_is_checked_and_not_inherited() -> None:
+    Path("middle.yaml").write_text(ABOUT + "extends: base.yaml\n")
+    assert written("extends: middle.yaml\n") == load_recipe("base.yaml")
+    Path("middle.yaml").write_text("about: {what: 3}\nextends: base.yaml\n")
+    with pytest.raises(InputError, match=r"middle\.yaml: about: what: Input should be a valid string"):
+        written("extends: middle.yaml\n")
+
+
+@pytest.mark.parametrize(
+    ("about", "line"),
+    [
+        ("{what: ours, machines: two}", "mine.yaml: about: unknown key 'machines'; did you mean 'machine'?"),
+        ("{machine: two cores}", "mine.yaml: about: what: Field required"),
+        ("{what: ours, minutes: 3}", "mine.yaml: about: minutes: say on which machine"),
+        ("{what: ours, minutes: 0, machine: two cores}", "minutes: Input should be greater than 0"),
+        ("", "mine.yaml: about: Input should be a valid dictionary"),
+    ],
+)
+def test_a_mistake_in_about_is_one_line(about: str, line: str) -> None:
+    with pytest.raises(InputError) as raised:
+        written(f"about: {about}\n{BASE}")
+    assert line in str(raised.value)
+
+
+# --- imptool recipe ---
+
+
+def keys_of(section: Any) -> list[str]:
+    """All keys of a mapping and of those in it, in order."""
+    return [each for key, value in section.items() for each in (key, *(keys_of(value) if isinstance(value, dict) else ()))]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_what_is_printed_is_the_same_recipe_with_all_its_keys_on_short_lines(name: str, imptool: Callable[..., Result]) -> None:
+    text = imptool("recipe", name).output
+    Path("mine.yaml").write_text(text)
+    assert load_recipe("mine.yaml") == load_recipe(name)
+    assert keys_of(yaml.safe_load(text)) == keys_of(load_recipe(name).to_plain())
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_overrides_are_printed_as_they_are_trained(imptool: Callable[..., Result]) -> None:
+    Path("mine.yaml").write_text("extends: base.yaml\nseed: 3\n")
+    text = imptool("recipe", "mine.yaml", "-o", "solver.lr=1e-3", "-o", "augment.crop=[64, 96]").output
+    Path("printed.yaml").write_text(text)
+    assert load_recipe("printed.yaml") == load_recipe("mine.yaml", ["solver.lr=0.001", "augment.crop=[64,96]"])
+
+
+def test_the_comment_of_a_key_stands_behind_it_or_above_a_long_one() -> None:
+    lines = show_recipe(load_recipe("base.yaml", ["dataset=a-folder-whose-name-is-longer-than-most"])).splitlines()
+    place = lines.index("dataset: a-folder-whose-name-is-longer-than-most")
+    assert lines[place - 1] == "# YAML, folder, or a name that imptool list datasets shows"
+    assert "  crop: null                            # [height, width] in px of a window drawn anywhere" in lines
+    assert "    from: detector                      # weights to start with: an earlier stage's, COCO_V1, a" in lines
+
+
+def test_without_a_name_the_list_of_recipes_is_named_and_a_wrong_one_names_the_nearest(imptool: Callable[..., Result]) -> None:
+    result = imptool("recipe")
+    assert result.exit_code == 2
+    assert "imptool list recipes" in result.output
+    result = imptool("recipe", "cpp_lite")
+    assert (result.exit_code, result.output) == (2, "Error: no recipe cpp_lite; did you mean 'ccp_lite'?\n")
+
+
+SECTIONS = [type(value) for _, value in load_recipe("ccp_lite") if isinstance(value, Strict)]
+
+
+@pytest.mark.parametrize("section", [Recipe, Stage, *SECTIONS])
+def test_every_key_is_described_with_all_its_choices(section: Any) -> None:
+    for name, field in section.model_fields.items():
+        assert describe(field), name
+        for choice in get_args(field.annotation) if get_origin(field.annotation) is Literal else ():
+            assert re.search(rf"\b{choice}\b", describe(field)), (name, choice)
+
+
+def test_page_of_all_keys_is_what_its_script_gives(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, PROJECT / "docs" / "write_recipe_page.py", tmp_path / "recipe.md"], check=True)
+    assert (tmp_path / "recipe.md").read_text() == (PROJECT / "docs" / "recipe.md").read_text()

@@ -38,7 +38,7 @@ SMALL = (
 
 
 def draw_dataset(name: str, root: Path, *, count: int = 4) -> Dataset:
-    """Photographs of 96x160 in the layout of a shipped description, each with squares of six of its classes."""
+    """Images of 96x160 in the layout of a shipped description, each with squares of six of its classes."""
     described = yaml.safe_load((RECIPES / "datasets" / f"{name}.yaml").read_text())
     layout = described["layout"]
     photos, labels = FOLDERS[layout]
@@ -205,7 +205,7 @@ def test_vcp_recipe_starts_on_outfits_in_its_place_and_tells_the_time_left(
     assert "detector 1/2  0:00:" in result.output
     assert "left" in result.output
     lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["detector", "full"]
+    assert [line["stage"] for line in lines if "loss" in line] == ["detector", "full"]
 
 
 @pytest.mark.parametrize(

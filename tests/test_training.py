@@ -1,8 +1,9 @@
-"""Training that meets what it must survive: SIGKILL, too little memory, photographs with nothing or too much in them."""
+"""Training that meets what it must survive: SIGKILL, too little memory, images with nothing or too much in them."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import resource
@@ -144,6 +145,18 @@ def test_best_weights_are_those_of_the_best_iteration_and_eval_gives_their_miou(
     metrics = json.loads(Path("run/eval-val-best/metrics.json").read_text())
     assert metrics["semantic"]["panoptic-fpn-imp"]["miou"] == pytest.approx(measured[best], abs=1e-6)
     assert load_run(Path("run/best.safetensors"), device=torch.device("cpu")).name == "panoptic-fpn-imp"
+
+
+def test_miou_while_training_may_be_that_of_some_of_the_images_and_says_so(converted: Path, imptool: Imptool) -> None:
+    changes = ("-o", "evaluate_every=4", "-o", "evaluate_images=1")
+    result = imptool("train", "tiny.yaml", *changes, "--out", "run", "--workers", "0")
+    assert "full 4: val mIOU" in result.output
+    assert "on 1 of 2 images" in result.output
+    (measured,) = (line["val_miou"] for line in log_of(Path("run")) if "val_miou" in line)
+    assert imptool("eval", "run", "--workers", "1").exit_code == 0
+    with Path("run/eval-val/per_image.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["miou"]) == pytest.approx(measured, abs=1e-4)
 
 
 def test_last_checkpoints_are_kept(converted: Path) -> None:
@@ -346,12 +359,12 @@ def test_too_little_memory_says_what_to_lower(
     monkeypatch.setattr(Parser, "forward", exhaust)
     result = imptool("train", "tiny.yaml", "--out", "run", "--workers", "0")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.output
-    assert "out of memory at iteration 1 of stage detector, photographs 00" in result.stderr
+    assert "out of memory at iteration 1 of stage detector, images 00" in result.stderr
     assert "lower solver.batch or raise solver.accumulate, or lower input.short_side" in result.stderr
 
 
 def hard_dataset(folder: Path) -> None:
-    """Photographs that are odd in one way each; the class `glove` never occurs, the val split has no hat."""
+    """Images that are odd in one way each; the class `glove` never occurs, the val split has no hat."""
     image, label = draw_pair(0)
     nothing = np.zeros_like(label)
     points = nothing.copy()
@@ -404,7 +417,7 @@ def test_odd_photographs_are_trained_on_one_by_one_and_measured(workplace: Path,
         "detector.score_threshold=0.0",
         "augment.short_sides=[32,64]",
         "augment.crop=[40,64]",
-        "losses.hardest=0.25",
+        "losses.ohem=0.25",
         "evaluate_every=9",
     ]
     words = [word for value in overrides for word in ("-o", value)]

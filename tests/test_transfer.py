@@ -156,6 +156,19 @@ def test_a_head_without_a_canvas_gives_its_features_to_one_with() -> None:
     assert torch.equal(back.state_dict()[key], plain.state_dict()[key])
 
 
+def test_a_head_gives_the_same_where_its_canvas_stands_at_another_scale(tmp_path: Path) -> None:
+    labels, plain = classes("coat", "hat"), recipe()
+    larger = plain.model_copy(update={"projection": plain.projection.model_copy(update={"scale": 4.0})})
+    torch.manual_seed(0)
+    one, other = (build_model("panoptic-fpn-imp", each, labels, pretrained=False).eval() for each in (plain, larger))
+    save_weights(tmp_path / "one.safetensors", one, "panoptic-fpn-imp", plain, labels)
+    fit_weights(other, read_start(str(tmp_path / "one.safetensors"), backbone="resnet18"), labels)
+    features = {str(level): torch.randn(1, 256, 32 >> level, 32 >> level) for level in range(4)}
+    canvas = torch.rand(1, 2, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(other.semantic_head(features, canvas), one.semantic_head(features, canvas))
+
+
 def test_a_narrower_model_is_told_tensor_by_tensor() -> None:
     labels = classes("coat", "hat")
     wide, narrow = (build_model("mask-rcnn", recipe(box_features=width), labels, pretrained=False) for width in (64, 32))

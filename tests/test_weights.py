@@ -38,7 +38,7 @@ def about_of(path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def shipped(run: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only model: ccp-lite in the folder of weights that come with imptool. There is a folder of one photograph."""
+    """The only model: ccp-lite in the folder of weights that come with imptool. There is a folder of one image."""
     folder = tmp_path_factory.mktemp("weights")
     monkeypatch.setattr("imptool.files.SHIPPED", folder)
     (run / "weights.safetensors").rename(folder / "ccp-lite.safetensors")

@@ -144,7 +144,7 @@ def _shared(recipe: Recipe, stage: str, seed: int, folder: Path) -> Job:
     plain["model"] = {"name": recipe.stages[stage].model or recipe.model.name}
     if plain["model"]["name"] == "mask-rcnn":
         plain["projection"] = Projection().model_dump()
-        plain["losses"] |= {key: getattr(Losses(), key) for key in ("semantic", "hardest")}
+        plain["losses"] |= {key: getattr(Losses(), key) for key in ("semantic", "ohem")}
         plain["evaluate_every"] = None
     alone = Recipe(**plain)
     told = alone.model_dump(by_alias=True, exclude_defaults=True)  # so that a key that is added some day changes no name

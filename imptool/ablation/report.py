@@ -324,7 +324,8 @@ def _example(dataset: Dataset, item: Item, folders: Mapping[str, Path]) -> page.
             maps[name] = read_label_map(folder / example_name(item))
     shown = [labels.ids[channel] for channel in labels.foreground]
     pictures = {"image": small} | {
-        what: colour_classes(small, ids[::step, ::step], ids=shown, alpha=0.75) for what, ids in maps.items()
+        what: colour_classes(small, ids[::step, ::step], ids=shown, alpha=0.75, colours=labels.colours)
+        for what, ids in maps.items()
     }
     present = {int(number) for ids in maps.values() for number in np.unique(ids)}
     return page.Example(

@@ -1,4 +1,4 @@
-"""How training photographs vary: size, crop, mirroring, colours and copy-paste, on image, map, boxes and masks together."""
+"""How training images vary: size, crop, mirroring, colours and copy-paste, on image, map, boxes and masks together."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Target = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class View:
-    """What of a photograph a sample shows: a window of it, after it was resized.
+    """What of an image a sample shows: a window of it, after it was resized.
 
     The window is cut while maps and masks are resized, not afterwards: a street scene of 2048x4096 has dozens of masks, and
     a crop shows a sixteenth of each.
 
-    size: (height, width) of the whole photograph after resizing.
+    size: (height, width) of the whole image after resizing.
     window: (top, left, height, width) in pixels of that.
     """
 
@@ -42,14 +42,14 @@ class View:
         return resized[top : top + height, left : left + width]
 
     def sample(self, values: np.ndarray) -> np.ndarray:
-        """The window of a map [h, w] of the photograph's size: of every pixel the one nearest to its centre."""
+        """The window of a map [h, w] of the image's size: of every pixel the one nearest to its centre."""
         top, left, height, width = self.window
         rows = _nearest(top, height, values.shape[0], self.size[0])
         columns = _nearest(left, width, values.shape[1], self.size[1])
         return values[rows][:, columns]
 
     def move_box(self, box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-        """A box (xyxy) in a photograph of `size` -> the box in the window; what lies outside keeps its place outside."""
+        """A box (xyxy) in an image of `size` -> the box in the window; what lies outside keeps its place outside."""
         top, left = self.window[:2]
         scale = np.array([self.size[1] / size[1], self.size[0] / size[0]] * 2)
         return np.asarray(box) * scale - np.array([left, top] * 2)
@@ -61,7 +61,7 @@ def _nearest(start: int, count: int, source: int, resized: int) -> np.ndarray:
 
 
 def draw_view(size: tuple[int, int], resize: Input, augment: Augment, rng: np.random.Generator) -> View:
-    """Draw a short side and a crop for a photograph of `size`; without those of `augment` it is what inference sees."""
+    """Draw a short side and a crop for an image of `size`; without those of `augment` it is what inference sees."""
     short_side = int(rng.choice(augment.short_sides)) if augment.short_sides else resize.short_side
     resized = resized_size(size, short_side=short_side, long_side=augment.long_side or resize.long_side)
     wanted = augment.crop or resized

@@ -225,7 +225,7 @@ def instances_of(annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]
 
 
 def split_instances(instances: Instances, connectivity: int) -> Instances:
-    """Every instance parted into its connected components; none of them is a crowd."""
+    """Every instance split into its connected components; none of them is a crowd."""
     parts = []
     for class_id, rle in zip(instances.class_ids, instances.rles, strict=True):
         mask = coco_mask.decode({"size": instances.size, "counts": rle})

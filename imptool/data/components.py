@@ -22,14 +22,14 @@ _1, _2, _3 = np.uint64(1), np.uint64(2), np.uint64(3)
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """The N instances of one photograph, a row each.
+    """The N instances of one image, a row each.
 
     Attributes:
         class_ids: [N] int64.
         areas: [N] int64, in pixels; holes do not count.
         boxes: [N, 4] int64 xywh, in whole pixels.
         rles: N byte strings, the `counts` of COCO's compressed RLE.
-        size: (H, W) of the photograph.
+        size: (H, W) of the image.
         crowd: [N] bool, True for a group that nobody told apart (COCO's `iscrowd`); never so for a component.
     """
 
@@ -87,10 +87,10 @@ def find_regions(
     """One instance for each number of a map [H, W], however many parts it has; `class_ids` are the numbers.
 
     Args:
-        corner: (y, x) of the map within a photograph of `size` (height, width), of which it is a part: what is found is told
-            in pixels of that photograph, and no larger map is made. Without `size` the map is all.
+        corner: (y, x) of the map within an image of `size` (height, width), of which it is a part: what is found is told
+            in pixels of that image, and no larger map is made. Without `size` the map is all.
     Raises:
-        ValueError: as `find_components`; or the map is not inside the photograph.
+        ValueError: as `find_components`; or the map is not inside the image.
     """
     runs = _find_runs(numbers, skip)
     if size is not None:
@@ -140,7 +140,7 @@ def numbered_instances(
 
 
 def join(parts: Sequence[Instances], size: tuple[int, int]) -> Instances:
-    """All instances of several lists of one photograph, in order."""
+    """All instances of several lists of one image, in order."""
     return Instances(
         class_ids=np.concatenate([np.zeros(0, np.int64), *(part.class_ids for part in parts)]),
         areas=np.concatenate([np.zeros(0, np.int64), *(part.areas for part in parts)]),
@@ -206,10 +206,10 @@ def _find_runs(semantic_map: NDArray[np.integer], skip: Sequence[int], new_ids: 
 
 
 def _placed(runs: _Runs, corner: tuple[int, int], size: tuple[int, int]) -> _Runs:
-    """The runs of a part of a photograph as those of the photograph."""
+    """The runs of a part of an image as those of the image."""
     (height, width), (y, x) = runs.size, corner
     if min(corner) < 0 or y + height > size[0] or x + width > size[1]:
-        raise ValueError(f"a part of {height}x{width} at {corner} is not inside a photograph of {size[0]}x{size[1]}")
+        raise ValueError(f"a part of {height}x{width} at {corner} is not inside an image of {size[0]}x{size[1]}")
     columns = np.repeat(np.arange(width), np.diff(runs.first))
     moved = (columns + x) * size[0] + y - columns * height
     first = np.concatenate([np.zeros(x, np.int64), runs.first, np.full(size[1] - x - width, runs.first[-1])])
@@ -243,7 +243,7 @@ def _instances(runs: _Runs, groups: _Grouping) -> Instances:
 
 
 def mask_in_box(instances: Instances, row: int) -> NDArray[np.uint8]:
-    """The mask [h, w] of one instance within its box, 1 in it: what a map of the photograph's size would be cut to."""
+    """The mask [h, w] of one instance within its box, 1 in it: what a map of the image's size would be cut to."""
     x, y, width, height = instances.boxes[row].tolist()
     mask = np.zeros((height, width), np.uint8)
     _fill_box(_run_lengths(np.frombuffer(instances.rles[row], np.uint8)), mask, instances.size[0], y, x)
@@ -538,7 +538,7 @@ def _run_lengths(text: NDArray[np.uint8]) -> Ints:
 
 @njit(cache=True, nogil=True)
 def _fill_box(lengths: Ints, mask: NDArray[np.uint8], height: int, top: int, left: int) -> None:
-    """Fill the runs of a photograph of `height` into the part of it that has its first pixel at (top, left)."""
+    """Fill the runs of an image of `height` into the part of it that has its first pixel at (top, left)."""
     start = np.int64(0)
     for place in range(len(lengths)):
         end = start + lengths[place]

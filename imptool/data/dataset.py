@@ -1,4 +1,4 @@
-"""Dataset descriptions: one YAML, or a plain folder, becomes classes and splits of photographs with label maps."""
+"""Dataset descriptions: one YAML, or a plain folder, becomes classes and splits of images with label maps."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class DatasetFile(Where):
         if self.classes is not None and self.class_list is not None:
             raise ValueError("give classes or class_list, not both")
         if self.layout not in LAYOUTS:
-            any_names = "folder takes photographs and label maps under any names: photographs, labels, suffixes"
+            any_names = "folder takes images and label maps under any names: images, labels, suffixes"
             raise ValueError(f"unknown layout '{self.layout}'{nearest(self.layout, LAYOUTS)} ({any_names})")
         for key in Where.model_fields.keys() - LAYOUTS[self.layout].keys:
             if getattr(self, key) is not None:
@@ -108,7 +108,8 @@ class Dataset:
     notes: tuple[str, ...] = ()  # what a person should look at, though it is no error
     remarks: tuple[str, ...] = ()  # what a person should know, though nothing is wrong: what was taken for want of a statement
     has_photographs: bool = True  # without any, label maps are converted by themselves
-    max_pixels: int = MAX_PIXELS  # of a photograph or label map
+    max_pixels: int = MAX_PIXELS  # of an image or label map
+    description: DatasetFile | None = None  # what a YAML would say of it: of a folder without one, what was found
 
     @property
     def left_right(self) -> tuple[tuple[int, int], ...]:
@@ -129,7 +130,7 @@ class Dataset:
 
     @cached_property
     def folders(self) -> set[Path]:
-        """The folders of its photographs and of its labels, without the root, where results have folders of their own."""
+        """The folders of its images and of its labels, without the root, where results have folders of their own."""
         items = [item for members in self.splits.values() for item in members]
         files = ((path, item.stem) for item in items for path in (item.image, item.label, *item.more_labels))
         return set(map(Path, {_counted_from(path, stem) for path, stem in files})) - {self.root}
@@ -168,7 +169,7 @@ class Dataset:
 
         Args:
             connectivity: 4 or 8, of components.
-            components: part true instances into their components, too.
+            components: split true instances into their components.
         Raises:
             InputError: as `read_labels`.
         """
@@ -222,13 +223,13 @@ class Dataset:
         return [labels.ignore] if labels.background is None else [labels.background, labels.ignore]
 
     def check_size(self, item: Item, shape: Sequence[int]) -> None:
-        """InputError when an item's photograph has another (height, width)."""
+        """InputError when an item's image has another (height, width)."""
         if not self.has_photographs:
             return
         size = check_image(item.image, max_pixels=self.max_pixels)
         if tuple(shape) != size:
             raise InputError(
-                f"{item.label} is {_size(shape)}, its photograph {item.image.name} is {_size(size)} "
+                f"{item.label} is {_size(shape)}, its image {item.image.name} is {_size(size)} "
                 "(height x width): make them the same size",
                 kind="size",
             )
@@ -257,8 +258,8 @@ def load_dataset(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> Dataset
     A folder that holds one dataset YAML is what that describes.
 
     Raises:
-        InputError: there is none of that name; its YAML has an unknown key or a value outside its rule; its root, photographs
-            or class list are missing; a split lists an unknown stem or asks for more photographs than there are.
+        InputError: there is none of that name; its YAML has an unknown key or a value outside its rule; its root, images
+            or class list are missing; a split lists an unknown stem or asks for more images than there are.
     """
     path = _described_here(Path(source)) if Path(source).is_dir() else find_yaml(str(source), RECIPES / "datasets")
     if path is not None:
@@ -302,7 +303,7 @@ def find_dataset_here(folder: Path) -> Path:
 
 
 def label_files(folder: Path) -> set[Path]:
-    """The label maps of the dataset that a folder holds whose photographs are there, as absolute paths; {} for no dataset."""
+    """The label maps of the dataset that a folder holds whose images are there, as absolute paths; {} for no dataset."""
     try:
         path = _described_here(folder)
         if path is not None:
@@ -369,7 +370,7 @@ def _described_dataset(
 ) -> Dataset:
     found = LAYOUTS[described.layout].find_items(root, described)
     if not found.items:
-        raise InputError(f"{root} has no photographs with labels (layout {described.layout} of {source})")
+        raise InputError(f"{root} has no images with labels (layout {described.layout} of {source})")
     named = _named_classes(described, found, source, root, published, max_pixels)
     if named.colours and described.colours is None:
         found = replace(found, items=_coloured(found.items, named))
@@ -386,7 +387,11 @@ def _described_dataset(
         name,
         source,
         root,
-        replace(labels, left_right=_check_left_right(described.left_right, labels, source)),
+        replace(
+            labels,
+            left_right=_check_left_right(described.left_right, labels, source),
+            stated_colours=_stated_colours(described.colours or named.colours, labels),
+        ),
         _made_up_ids(found, labels) | described.remap,
         make_splits(found, root, source, listed=described.splits, drawn=described.random_splits),
         described.generator,
@@ -394,7 +399,14 @@ def _described_dataset(
         (*named.remarks, *found.remarks),
         has_photographs,
         max_pixels,
+        described if named.colours else _with_classes(described, labels),
     )
+
+
+def _with_classes(described: DatasetFile, labels: LabelSet) -> DatasetFile:
+    """A description with its classes written out; those of a list with colours stay there, as maps are read by it."""
+    stated = {"classes": list(labels.classes), "background": labels.background, "class_list": None}
+    return described.model_copy(update=stated)
 
 
 def _named_classes(
@@ -444,7 +456,7 @@ def _coloured(items: Sequence[Item], named: ClassList) -> list[Item]:
 
 
 def _has_photographs(items: Sequence[Item], root: Path, where: DatasetFile) -> bool:
-    """Whether there are photographs, so that labels do not stand alone; InputError when some are there that fit no label."""
+    """Whether there are images, so that labels do not stand alone; InputError when some are there that fit no label."""
     if any(is_there(item.image) and item.image != item.label for item in items):
         return True
     alone = next((item for item in items if not item.problem), None)
@@ -459,12 +471,12 @@ def _has_photographs(items: Sequence[Item], root: Path, where: DatasetFile) -> b
             there = folder / name
             if there.suffix.lower() != ".png" or all(there.parent != label.parent for label in labels):  # else another map
                 raise InputError(
-                    f"no photograph fits the labels in {alone.label}: expected {alone.image}, there is {there}; "
+                    f"no image fits the labels in {alone.label}: expected {alone.image}, there is {there}; "
                     f"{stated or 'lay them there'}; labels alone want a root of their own"
                 )
         unread = find_pictures(folder)[1] if folder.is_dir() else []
         if unread:
-            line = f"no photograph fits the labels in {alone.label}: expected {alone.image}, there is {unread[0]}"
+            line = f"no image fits the labels in {alone.label}: expected {alone.image}, there is {unread[0]}"
             raise InputError(f"{line}, whose format is not read here; {how_to_read(unread)}")
     return False
 
@@ -506,14 +518,23 @@ def _check_left_right(pairs: Sequence[Sequence[int]], labels: LabelSet, source: 
     return tuple((left, right) for left, right in pairs)
 
 
-def _find_root(path: Path, root: str) -> Path:
-    """A root with a leading dot lies beside the YAML; any other relative root under $IMPTOOL_DATA."""
+def _stated_colours(colours: Mapping[int, Sequence[int]], labels: LabelSet) -> tuple[tuple[int, tuple[int, int, int]], ...]:
+    """The colours that label maps are read by, of the classes: pages show them in the same ones."""
+    return tuple((class_id, (red, green, blue)) for class_id, (red, green, blue) in colours.items() if class_id in labels.ids)
+
+
+def root_of(path: Path, root: str) -> Path:
+    """Where a YAML's root is looked for: with a leading dot beside the YAML, any other relative one under $IMPTOOL_DATA."""
     data = Path(os.environ.get("IMPTOOL_DATA", "data"))
-    beside = root.startswith(".")
-    found = path.parent / root if beside else data / root
+    return path.parent / root if root.startswith(".") else data / root
+
+
+def _find_root(path: Path, root: str) -> Path:
+    """`root_of`; InputError where there is no such folder."""
+    found = root_of(path, root)
     if found.is_dir():
         return found
-    if beside or Path(root).is_absolute():
+    if root.startswith(".") or Path(root).is_absolute():
         raise InputError(f"{path}: root: no folder {found}")
     raise InputError(
         f"{path}: root: no folder {found}; set IMPTOOL_DATA to the folder that holds {root}/, "
@@ -565,7 +586,7 @@ def _scan_classes(items: Sequence[Item], remap: Remap, *, ignore: int, max_pixel
         except InputError as error:
             problems.append(str(error))
     if len(problems) == len(items):
-        maps = {item.label for item in items if item.label != item.image}  # a photograph without any is no label map
+        maps = {item.label for item in items if item.label != item.image}  # an image without any is no label map
         raise InputError(f"none of the {len(maps)} label maps can be used; the first: {problems[0]}")
     known = {0: 0} if DEFAULT in remap else {value: value for value in found}
     named = set(remap_table(known, remap).table[sorted(found)].tolist()) - {ignore, 0}

@@ -1,4 +1,4 @@
-"""Photographs -> fingerprints -> pairs that are one photograph twice: a perceptual hash proposes, aligned pixels confirm."""
+"""Images -> fingerprints -> pairs that are one image twice: a perceptual hash proposes, aligned pixels confirm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-# Each photograph is compared with the nearest among those after it. So up to 11 copies give all their pairs, and a thousand
+# Each image is compared with the nearest among those after it. So up to 11 copies give all their pairs, and a thousand
 # copies, or a thousand frames of a fixed camera, give neither half a million pairs nor as many comparisons.
 MOST_PARTNERS = 10
 
@@ -22,7 +22,7 @@ _SIDE = 80  # px of a thumbnail
 _HASH_SIGMA, _HASH_PLACES = 6.25, 8  # px; along a side
 _HASH_FLAT = 0.25  # grey levels: the noise of a plain background must not set bits
 _MOST_BITS = 54  # of 256 may differ
-_DETAIL_SIGMA = 1.5  # px: only what is finer is compared; in what is coarser, all street photographs are alike
+_DETAIL_SIGMA = 1.5  # px: only what is finer is compared; in what is coarser, all street images are alike
 _BLOCK = 20  # px
 _TEXTURE = 2.0  # grey levels: a block whose detail is weaker in both thumbnails says nothing
 _LEAST_BLOCKS = 4  # of 16, with texture
@@ -34,11 +34,11 @@ _UNMOVED = np.eye(2, 3, dtype=np.float32)
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What is kept of a photograph, 6.4 KB.
+    """What is kept of an image, 6.4 KB.
 
     Attributes:
         bits: [4] uint64, the perceptual hash.
-        thumbnail: [80, 80] uint8, the whole photograph in grey, squeezed to a square.
+        thumbnail: [80, 80] uint8, the whole image in grey, squeezed to a square.
         checksum: of sides and pixels.
     """
 
@@ -67,14 +67,14 @@ def fingerprint(image: NDArray[np.uint8]) -> Fingerprint:
 
 
 def find_duplicates(fingerprints: Sequence[Fingerprint]) -> list[tuple[int, int, float]]:
-    """Find the pairs of photographs that are one photograph twice.
+    """Find the pairs of images that are one image twice.
 
     Copies with other colours, another size or compression are found, and nearly all from which up to 5 % is cut off at
     each side; mirrored and turned copies are not. A neighbouring shot, in which the person has moved, is another
-    photograph. Of photographs without texture, only those with equal pixels are the same.
+    image. Of images without texture, only those with equal pixels are the same.
 
     Returns:
-        (i, j, similarity) with i < j, sorted; each photograph with the MOST_PARTNERS nearest after it at most. The
+        (i, j, similarity) with i < j, sorted; each image with the MOST_PARTNERS nearest after it at most. The
         similarity is 1 for equal pixels, else the correlation that nine tenths of the textured blocks reach.
     Source:
         Alignment: Evangelidis, Psarakis, Parametric Image Alignment Using Enhanced Correlation Coefficient

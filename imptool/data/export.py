@@ -1,7 +1,7 @@
-"""Photographs -> lines of an export: instances as COCO JSON, panoptic PNGs or semantic PNGs, a block of photographs at a time.
+"""Images -> lines of an export: instances as COCO JSON, panoptic PNGs or semantic PNGs, a block of images at a time.
 
 A block is what one process converts and what a stopped conversion keeps. Its lines are JSON rows as they will stand in the
-result, so that nothing is parsed again and memory does not grow with the number of photographs.
+result, so that nothing is parsed again and memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Export:
-    """What is made of each photograph."""
+    """What is made of each image."""
 
     format: str = "coco"
     segmentation: str = "rle"  # or polygon
@@ -47,7 +47,7 @@ class Export:
 
 @dataclass
 class Tally:
-    """What a person should know about converted photographs; adds up over blocks."""
+    """What a person should know about converted images; adds up over blocks."""
 
     photographs: int = 0
     instances: Counter[str] = field(default_factory=Counter)  # by class id, as text: JSON has no other keys
@@ -58,10 +58,10 @@ class Tally:
     crowds: int = 0
     unknown: int = 0  # instances without a mask, of which crowds are written
     wrong_pixels: int = 0  # that simplified polygons lose or add
-    failed: list[str] = field(default_factory=list)  # what is wrong with each photograph that could not be used
-    flaws: list[str] = field(default_factory=list)  # what is wrong with annotations of photographs that could
-    left_out: list[str] = field(default_factory=list)  # the photographs that could not be used
-    empty: list[str] = field(default_factory=list)  # stems of photographs without any instance
+    failed: list[str] = field(default_factory=list)  # what is wrong with each image that could not be used
+    flaws: list[str] = field(default_factory=list)  # what is wrong with annotations of images that could
+    left_out: list[str] = field(default_factory=list)  # the images that could not be used
+    empty: list[str] = field(default_factory=list)  # stems of images without any instance
 
     def add(self, other: Tally) -> None:
         for name, value in vars(other).items():
@@ -89,7 +89,7 @@ class Tally:
 
 @dataclass
 class Block:
-    """The lines of some photographs, in order: one for the annotations of each that has any, one for each photograph."""
+    """The lines of some images, in order: one for the annotations of each that has any, one for each image."""
 
     annotations: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
@@ -105,12 +105,12 @@ class Block:
 
 
 def lost_block(dataset: Dataset, item: Item, why: str) -> Block:
-    """What stands for a photograph that could not be used."""
+    """What stands for an image that could not be used."""
     return Block(tally=Tally(failed=[why], left_out=[file_name(dataset, item)]))
 
 
 def convert_block(dataset: Dataset, export: Export, folder: Path, items: Sequence[tuple[int, Item]]) -> Block:
-    """Convert photographs; one that cannot be used is told in the block's tally.
+    """Convert images; one that cannot be used is told in the block's tally.
 
     Args:
         folder: where PNGs are written, for the formats that have any.
@@ -170,7 +170,7 @@ def _fits_a_list(stem: str) -> bool:
 
 
 def _annotation_lines(instances: Instances, image_id: int, export: Export) -> tuple[list[str], int]:
-    """A line with the annotations of a photograph, if it has any, and the wrong pixels of their polygons."""
+    """A line with the annotations of an image, if it has any, and the wrong pixels of their polygons."""
     if not instances.rles:
         return [], 0
     if export.segmentation == "rle":
@@ -196,7 +196,7 @@ def _rle_line(instances: Instances, image_id: int) -> str:
 
 
 def _unknown_lines(unknown: Instances, image_id: int) -> list[str]:
-    """A line with the crowds of a photograph that stand for instances without a mask, marked by `ignore`."""
+    """A line with the crowds of an image that stand for instances without a mask, marked by `ignore`."""
     rows = [{**row, "id": 0, "ignore": 1} for row in annotations_of(unknown, image_id=image_id, first_id=0)]
     return [to_json(rows)[1:-1]] if rows else []
 
@@ -238,7 +238,7 @@ def _write_panoptic(
     """Write a PNG of segments; what is seen of each, how many things are hidden, and COCO's row.
 
     A thing is a segment, where the semantic map shows its class and no smaller thing of that class lies above. Each other
-    class, and the background, is one segment for the whole photograph; ignored pixels are void.
+    class, and the background, is one segment for the whole image; ignored pixels are void.
     """
     uncounted = [info.id for info in dataset.labels.classes if not info.thing or info.id == dataset.labels.background]
     things = instances.rows(~np.isin(instances.class_ids, uncounted))
@@ -271,7 +271,7 @@ def _write_panoptic(
 
 
 def segment_codes(count: int) -> np.ndarray:
-    """Ids of the segments of one photograph, 1 to 2**24 - 1: [count] int32, all different and far apart as colours.
+    """Ids of the segments of one image, 1 to 2**24 - 1: [count] int32, all different and far apart as colours.
 
     Source:
         Ours: multiples of an odd number modulo 2**24, which do not repeat before 0.
@@ -280,7 +280,7 @@ def segment_codes(count: int) -> np.ndarray:
 
 
 def file_name(dataset: Dataset, item: Item) -> str:
-    """A photograph's name in COCO JSON: its path under the dataset's root, with "/"; of one elsewhere, as it ends."""
+    """An image's name in COCO JSON: its path under the dataset's root, with "/"; of one elsewhere, as it ends."""
     root, path = f"{dataset.root.as_posix()}/", item.image.as_posix()
     inside = path[len(root) :] if path.startswith(root) else path if root == "./" else ""
     if not inside or inside.startswith(("/", "../")) or "/../" in inside:
@@ -289,7 +289,7 @@ def file_name(dataset: Dataset, item: Item) -> str:
 
 
 def image_ids(dataset: Dataset) -> dict[str, int]:
-    """An id for every photograph, no two alike in all splits: the source's, else the rank of its stem from 1."""
+    """An id for every image, no two alike in all splits: the source's, else the rank of its stem from 1."""
     items = [item for members in dataset.splits.values() for item in members]
     own = {item.stem: item.image_id for item in items if item.image_id is not None}
     if len(own) == len(items) == len(set(own.values())):
@@ -298,7 +298,7 @@ def image_ids(dataset: Dataset) -> dict[str, int]:
 
 
 def label_hash(item: Item) -> str:
-    """Tells the labels of a photograph from others: by their bytes, as a copy has other times; "" where they cannot be read."""
+    """Tells the labels of an image from others: by their bytes, as a copy has other times; "" where they cannot be read."""
     try:
         digests = [_digest(path) for path in (item.label, *item.more_labels)]
     except (OSError, InputError):
@@ -307,7 +307,7 @@ def label_hash(item: Item) -> str:
 
 
 def _digest(path: Path) -> str:
-    if path.suffix == ".json":  # of many photographs
+    if path.suffix == ".json":  # of many images
         return _digest_json(path, path.stat().st_mtime_ns)
     return sha256_of(path, PICTURE_FILE)[:16]
 

@@ -1,4 +1,4 @@
-"""Photographs and label maps as files: read them as a person sees them, write label maps as palette PNGs."""
+"""Images and label maps as files: read them as a person sees them, write label maps as palette PNGs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _SWAPPING_ORIENTATIONS = frozenset({5, 6, 7, 8})  # these turn the picture by a 
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every photograph under a folder, sorted by its relative path; hidden files and folders are left out.
+    """Every image under a folder, sorted by its relative path; hidden files and folders are left out.
 
     Links are followed, but for those that lead back to a folder above them. A link to nothing is given as well: reading it
     tells that it is broken.
@@ -111,7 +111,7 @@ def how_to_read(paths: Iterable[Path]) -> str:
 
 
 def path_under(folder: Path, path: Path) -> str:
-    """The part of a path behind that of a folder, with "/"; `relative_to` takes ten times as long, for every photograph."""
+    """The part of a path behind that of a folder, with "/"; `relative_to` takes ten times as long, for every image."""
     prefix = f"{folder.as_posix()}/"
     text = path.as_posix()
     return text[len(prefix) :] if text.startswith(prefix) else path.relative_to(folder).as_posix()
@@ -125,13 +125,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a photograph as a person sees it, [H, W, 3] uint8 RGB; InputError when it is broken.
+    """Read an image as a person sees it, [H, W, 3] uint8 RGB; InputError when it is broken.
 
     It is turned as its EXIF orientation says; what is transparent lies on white; 16-bit grey keeps its upper 8 bits; CMYK
     with a colour profile goes through it; of an animation the first frame is taken.
     """
     with _opened(path, max_pixels) as image:
-        ImageOps.exif_transpose(image, in_place=True)  # a copy of a large photograph is a second one in memory
+        ImageOps.exif_transpose(image, in_place=True)  # a copy of a large image is a second one in memory
         return np.asarray(_as_seen(image))
 
 
@@ -149,7 +149,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fit_image(image: np.ndarray, *, short_side: int, long_side: int) -> np.ndarray:
-    """A photograph [H, W, 3] as a network takes it: [h, w, 3], its size that of `resized_size`."""
+    """An image [H, W, 3] as a network takes it: [h, w, 3], its size that of `resized_size`."""
     return resize_image(image, resized_size((image.shape[0], image.shape[1]), short_side=short_side, long_side=long_side))
 
 
@@ -190,16 +190,16 @@ def _through_profile(image: Image.Image) -> Image.Image:
 
 
 def read_reduced(path: Path, side: int, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read a photograph as [h, w, 3] uint8 RGB, a JPEG reduced while it is decoded but not under `side` px; not turned."""
+    """Read an image as [h, w, 3] uint8 RGB, a JPEG reduced while it is decoded but not under `side` px; not turned."""
     with _opened(path, max_pixels) as image:
         image.draft("RGB", (side, side))
         return np.asarray(image.convert("RGB"))
 
 
 def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """The (height, width) of a photograph after EXIF orientation; InputError when it is no picture or its end is missing.
+    """The (height, width) of an image after EXIF orientation; InputError when it is no picture or its end is missing.
 
-    The pixels of JPEG and PNG are not decoded: a fault in the middle of them shows when the photograph is read.
+    The pixels of JPEG and PNG are not decoded: a fault in the middle of them shows when the image is read.
     """
     size = _size_of_plain_jpeg(path)
     if size is not None:

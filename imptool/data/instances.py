@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from imptool.data.label_set import LabelSet
 from imptool.files import InputError, some
 
 INSTANCES = Path("instances")
+FEW = 10  # instances of a class, under which little can be learned of it or said about it
 _NAMED = 10  # classes in a line
 
 
@@ -26,8 +28,8 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
     """Read the converted instances of a split.
 
     Raises:
-        InputError: there is no such split, it was not converted, or converted for other classes, ids, photographs or label
-            maps. (A photograph that the conversion could not use is told when its turn comes.)
+        InputError: there is no such split, it was not converted, or converted for other classes, ids, images or label
+            maps. (An image that the conversion could not use is told when its turn comes.)
     """
     items = dataset.split(split)
     path = instances_path(dataset, split)
@@ -48,7 +50,7 @@ def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:
     wanted = {file_name(dataset, item) for item in items}
     if converted != wanted:
         raise InputError(
-            f"{path} was made for other photographs than split {split} of {dataset.source} has "
+            f"{path} was made for other images than split {split} of {dataset.source} has "
             f"({len(wanted - converted)} new, {len(converted - wanted)} gone): convert again with --force"
         )
     hashes = {image["file_name"]: image.get("label_hash", "") for image in document["images"]}  # by hand: there is none
@@ -78,23 +80,26 @@ def instances_to_detect(document: Mapping[str, Any], labels: LabelSet) -> dict[i
 
 
 def untaught(dataset: Dataset, split: str, document: Mapping[str, Any], val: str, val_document: Mapping[str, Any]) -> list[str]:
-    """What training on a split cannot teach, a line each: a split shows no instance, or none of a class that val shows."""
-    shown, asked = _classes_shown(document), _classes_shown(val_document)
+    """What training on a split cannot teach, a line each: it shows no instance, none of a class that val shows, or few."""
+    shown, asked = _instances_shown(document), _instances_shown(val_document)
     lines = [
         f"split {name} of {dataset.name} has no instance at all: nothing but background can be learned or measured there"
         for name, found in {split: shown, val: asked}.items()
         if not found
     ]
-    missing = [info.name for info in dataset.labels.classes if info.id in asked - shown]
+    missing = [info.name for info in dataset.labels.classes if info.id in asked.keys() - shown.keys()]
     if missing and shown:
         names = some(missing, _NAMED)
         lines.append(f"split {val} of {dataset.name} has classes that split {split} never shows, so none learns them: {names}")
+    few = [f"{info.name} ({shown[info.id]})" for info in dataset.labels.classes if 0 < shown[info.id] < FEW]
+    if few:
+        lines.append(f"split {split} of {dataset.name} has fewer than {FEW} instances of: {some(few, _NAMED)}")
     return lines
 
 
-def _classes_shown(document: Mapping[str, Any]) -> set[int]:
-    """Of what has no mask nothing is learned."""
-    return {row["category_id"] for row in document["annotations"] if not row.get("ignore")}
+def _instances_shown(document: Mapping[str, Any]) -> Counter[int]:
+    """Instances by class id. Of what has no mask nothing is learned."""
+    return Counter(row["category_id"] for row in document["annotations"] if not row.get("ignore"))
 
 
 def categories(dataset: Dataset, *, panoptic: bool = False) -> list[dict[str, Any]]:

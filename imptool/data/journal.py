@@ -73,8 +73,7 @@ class Journal:
 
     def _read_blocks(self, pictures: Path) -> None:
         other = (
-            f"{self.path.parent} is an unfinished conversion with other options, labels or photographs: "
-            "add --force to begin anew"
+            f"{self.path.parent} is an unfinished conversion with other options, labels or images: add --force to start over"
         )
         for _, lines in self.file.read(other=other):
             try:

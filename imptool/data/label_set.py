@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from imptool.data.palette import class_colour
 from imptool.files import InputError, Strict
 
 MAX_ID = 65535  # 16-bit PNGs
@@ -35,12 +36,14 @@ class LabelSet:
     Things, in this order, are the detector's labels 1..K and the canvas's layers 0..K-1. Files carry `ids`.
 
     left_right: pairs of ids that change places in a mirror, such as left and right shoe; None where a file does not say.
+    stated_colours: (id, (R, G, B)) of the classes whose colour the dataset states; the others have those of the palette.
     """
 
     classes: tuple[ClassInfo, ...]
     background: int | None
     ignore: int
     left_right: tuple[tuple[int, int], ...] | None = ()
+    stated_colours: tuple[tuple[int, tuple[int, int, int]], ...] = ()
 
     @property
     def ids(self) -> list[int]:
@@ -59,6 +62,11 @@ class LabelSet:
     def things(self) -> list[int]:
         """Channels of the thing classes: thing k (label k + 1, canvas layer k) is channel things[k]."""
         return [channel for channel in self.foreground if self.classes[channel].thing]
+
+    @cached_property
+    def colours(self) -> dict[int, tuple[int, int, int]]:
+        """The colour of every class in pages and overlays, by its id."""
+        return {class_id: class_colour(class_id) for class_id in self.ids} | dict(self.stated_colours)
 
     @cached_property
     def _channel_of_id(self) -> IdTable:
@@ -116,11 +124,13 @@ class LabelSet:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for checkpoints and JSON; `from_plain` reads them back."""
+        stated = {"colours": [[class_id, list(colour)] for class_id, colour in self.stated_colours]}
         return {
             "classes": [info.model_dump() for info in self.classes],
             "background": self.background,
             "ignore": self.ignore,
             "left_right": None if self.left_right is None else [list(pair) for pair in self.left_right],
+            **(stated if self.stated_colours else {}),
         }
 
     @staticmethod
@@ -128,7 +138,8 @@ class LabelSet:
         classes = tuple(ClassInfo.model_validate(info) for info in value["classes"])
         pairs = value.get("left_right")  # weights of before test-time augmentation do not say
         left_right = None if pairs is None else tuple((left, right) for left, right in pairs)
-        labels = LabelSet(classes, value["background"], value["ignore"], left_right)
+        colours = tuple((class_id, (red, green, blue)) for class_id, (red, green, blue) in value.get("colours", ()))
+        labels = LabelSet(classes, value["background"], value["ignore"], left_right, colours)
         if left_right:
             labels.mirrored()  # ValueError where they are no classes
         return labels

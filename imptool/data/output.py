@@ -95,6 +95,15 @@ def is_inside(path: Path, folder: Path) -> bool:
     return own is not None and own in {*_identities(path), *_identities(Path(os.path.abspath(path)).parent)}
 
 
+def path_from(folder: Path, path: Path) -> str:
+    """A path as a file in a folder may state it: from there where both lie in the current folder, so that all of it can be
+    moved; else the whole path."""
+    here, there = Path.cwd(), path.resolve()
+    if folder.resolve().is_relative_to(here) and there.is_relative_to(here):
+        return os.path.relpath(there, folder.resolve())
+    return str(there)
+
+
 def _identities(path: Path) -> set[tuple[int, int]]:
     """Of a path and of every folder above it, as far as they are there."""
     real = path.resolve()

@@ -27,10 +27,10 @@ def rings_of_mask(mask: NDArray[np.uint8] | NDArray[np.bool_], *, offset: tuple[
 
     Args:
         mask: [H, W], not 0 in the instance.
-        offset: x, y of the mask's first pixel in the photograph. The time grows with the size of the mask: cut it out by
+        offset: x, y of the mask's first pixel in the image. The time grows with the size of the mask: cut it out by
             its box, and give the box's corner here.
     Returns:
-        Rings [x0, y0, x1, y1, ...] of four corners or more, in pixels of the photograph, clockwise, the first point not
+        Rings [x0, y0, x1, y1, ...] of four corners or more, in pixels of the image, clockwise, the first point not
         repeated. In the order of their first pixels, by column, then by row; that pixel's upper left corner comes first.
         A mask without pixels has none.
     Raises:

@@ -1,4 +1,4 @@
-"""What a model found in one photograph, as arrays; its instances as masks and as COCO results."""
+"""What a model found in one image, as arrays; its instances as masks and as COCO results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from imptool.data.label_set import LabelSet
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model found in one photograph of `size` (height, width).
+    """What a model found in one image of `size` (height, width).
 
     channels: [H, W] arg max of the semantic head, None where the model has none.
-    boxes [N, 4] xyxy in photograph pixels, labels [N] 1..K, scores [N], masks [N, h, w] probabilities within the boxes.
-    canvas: [K, H/4, W/4] of the resized photograph, None where the model projects nothing.
+    boxes [N, 4] xyxy in image pixels, labels [N] 1..K, scores [N], masks [N, h, w] probabilities within the boxes.
+    canvas: [K, H/4, W/4] of the resized image, None where the model projects nothing.
     probabilities: [C, H, W] float32 of every channel, where they were asked for.
     """
 
@@ -34,13 +34,13 @@ class Prediction:
 
 
 def mask_in_box(prediction: Prediction, place: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The mask of one instance (probability over 0.5) in whole pixels of the photograph, and its corner (y, x) there.
+    """The mask of one instance (probability over 0.5) in whole pixels of the image, and its corner (y, x) there.
 
     The pixels of torchvision's `paste_masks_in_image` (but for the rounding of a probability of 0.5), which makes a map of the
-    photograph's size for each instance: 3 GiB for a hundred in 2000x2000.
+    image's size for each instance: 3 GiB for a hundred in 2000x2000.
 
     Returns:
-        [h, w] uint8, 1 in the instance; what lies beyond the photograph is cut off, and of an instance wholly beyond it
+        [h, w] uint8, 1 in the instance; what lies beyond the image is cut off, and of an instance wholly beyond it
         nothing is left.
     """
     height, width = prediction.size

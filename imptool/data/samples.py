@@ -1,4 +1,4 @@
-"""Training samples: photograph, instances and semantic map of one image, varied together."""
+"""Training samples: image, instances and semantic map of one image, varied together."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Sample:
 
     image: [3, H, W] float32, 0..1.
     target: torchvision's `boxes` [N, 4] xyxy, `labels` [N] 1..K, `masks` [N, H, W] uint8, and `semantic` [H, W] int64 channels;
-        empty where no photograph at all could be read.
-    problems: photographs that could not be read, and why; this one stands in for them, or lacks what they would have given.
+        empty where no image at all could be read.
+    problems: images that could not be read, and why; this one stands in for them, or lacks what they would have given.
     """
 
     name: str
@@ -46,7 +46,7 @@ def image_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def read_pair(dataset: Dataset, item: Item) -> tuple[np.ndarray, np.ndarray]:
-    """Photograph [H, W, 3] and target channels [H, W] of an item; InputError when one cannot be read."""
+    """Image [H, W, 3] and target channels [H, W] of an item; InputError when one cannot be read."""
     target = dataset.read_channels(item)
     return read_image(item.image), target
 
@@ -78,7 +78,7 @@ class TrainingSamples(TorchDataset[Sample]):
         return len(self.pairs)
 
     def __getitem__(self, position: int) -> Sample:
-        """The sample at a position; of photographs that cannot be read, the next one of the epoch takes the place."""
+        """The sample at a position; of images that cannot be read, the next one of the epoch takes the place."""
         epoch, place = divmod(position, len(self.pairs))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, draw_order(self.repeats, np.random.default_rng((self.seed, 0, epoch)))
@@ -161,7 +161,7 @@ def draw_order(repeats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def item_target(
     item: Item, annotations: Sequence[Mapping[str, Any]], labels: LabelSet, view: View, *, size: tuple[int, int]
 ) -> Target:
-    """`instance_target` of an item of a dataset; InputError where its converted instances do not fit its photograph."""
+    """`instance_target` of an item of a dataset; InputError where its converted instances do not fit its image."""
     try:
         return instance_target(annotations, labels, view, size=size)
     except ValueError as error:
@@ -175,7 +175,7 @@ def instance_target(annotations: Sequence[Mapping[str, Any]], labels: LabelSet, 
 
     Args:
         annotations: COCO dicts of things with `category_id` and `segmentation`.
-        size: (height, width) of the photograph.
+        size: (height, width) of the image.
     Returns:
         boxes [N, 4] float32 xyxy in resized pixels, labels [N] int64 1..K, masks [N, H, W] uint8.
     Raises:

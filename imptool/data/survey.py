@@ -1,4 +1,4 @@
-"""What is in a dataset, and what is wrong with it: facts of each photograph, and what they add up to."""
+"""What is in a dataset, and what is wrong with it: facts of each image, and what they add up to."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from imptool.data.layouts.coco import contradictions
 from imptool.files import InputError
 
 KINDS = {
-    "pair": "photographs without labels, labels without photograph, two photographs of one name, empty splits",
+    "pair": "images without labels, labels without image, two images of one name, empty splits",
     "unreadable": "a file that is no picture, is broken, lacks its end, or is too large",
-    "size": "labels of another size than their photograph",
+    "size": "labels of another size than their image",
     "ids": "ids or colours in no class list",
     "empty": "labels that are all background or ignored",
-    "duplicate": "one photograph under two names, whose labels differ",
-    "leak": "one photograph in two splits",
+    "duplicate": "one image under two names, whose labels differ",
+    "leak": "one image in two splits",
     "tiny": "components of one or two pixels",
     "annotation": "annotations that cannot be used or stand twice, ids that stand twice, names that do not fit",
     "contradiction": "JSON that says other than its masks or label maps",
@@ -37,7 +37,7 @@ TINY = 2  # px
 
 
 class Problem(NamedTuple):
-    """Something that breaks a training or a number later: its kind, the photographs it is about, and a line."""
+    """Something that breaks a training or a number later: its kind, the images it is about, and a line."""
 
     kind: str
     stems: tuple[str, ...]
@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Facts:
-    """What one photograph shows. Of one that cannot be read only the problems are known."""
+    """What one image shows. Of one that cannot be read only the problems are known."""
 
     split: str
     stem: str
@@ -59,7 +59,7 @@ class Facts:
 
 
 def examine(dataset: Dataset, items: Sequence[tuple[str, Item]]) -> list[Facts]:
-    """The facts of photographs: (split, item) each. No problem of one costs another."""
+    """The facts of images: (split, item) each. No problem of one costs another."""
     return [_examine(dataset, split, item) for split, item in items]
 
 
@@ -106,10 +106,10 @@ def _examine(dataset: Dataset, split: str, item: Item) -> Facts:
 
 
 def repeated_photographs(dataset: Dataset, surveyed: Sequence[Facts]) -> list[Problem]:
-    """Photographs that occur twice: in two splits, or with labels that differ.
+    """Images that occur twice: in two splits, or with labels that differ.
 
     Args:
-        surveyed: the facts of every photograph.
+        surveyed: the facts of every image.
     """
     seen = [facts for facts in surveyed if facts.fingerprint is not None]
     items = item_of(dataset)
@@ -118,22 +118,22 @@ def repeated_photographs(dataset: Dataset, surveyed: Sequence[Facts]) -> list[Pr
         one, other = seen[first], seen[second]
         stems = one.stem, other.stem
         if one.split != other.split:
-            line = f"{one.stem} ({one.split}) and {other.stem} ({other.split}) are the same photograph, in two splits"
+            line = f"{one.stem} ({one.split}) and {other.stem} ({other.split}) are the same image, in two splits"
             problems.append(Problem("leak", stems, line))
         difference = _label_difference(dataset, items[one.split, one.stem], items[other.split, other.stem])
         if difference:
-            line = f"{one.stem} and {other.stem} are the same photograph, labelled twice: {difference}"
+            line = f"{one.stem} and {other.stem} are the same image, labelled twice: {difference}"
             problems.append(Problem("duplicate", stems, line))
     return problems
 
 
 def item_of(dataset: Dataset) -> dict[tuple[str, str], Item]:
-    """(split, stem) -> item; of two photographs with one stem the first is usable."""
+    """(split, stem) -> item; of two images with one stem the first is usable."""
     return {(split, item.stem): item for split, members in dataset.splits.items() for item in reversed(members)}
 
 
 def _label_difference(dataset: Dataset, one: Item, other: Item) -> str:
-    """How the label maps of one photograph under two names differ; "" when they do not."""
+    """How the label maps of one image under two names differ; "" when they do not."""
     try:
         first, second = dataset.read_labels(one), dataset.read_labels(other)
     except InputError:
@@ -146,7 +146,7 @@ def _label_difference(dataset: Dataset, one: Item, other: Item) -> str:
 
 @dataclass(frozen=True)
 class Converted:
-    """The instances of one photograph as a conversion wrote them.
+    """The instances of one image as a conversion wrote them.
 
     Attributes:
         path: the file. image: its row. rows: its annotations.
@@ -200,7 +200,7 @@ def _compare(dataset: Dataset, converted: Converted) -> list[str]:
         target = dataset.read_labels(item)
         drawn = draw_instances(converted.rows, size, background=nothing, dtype=np.uint16)
     except InputError:
-        return lines  # told with the photograph itself
+        return lines  # told with the image itself
     wrong = (drawn != target) & (target != dataset.labels.ignore) if drawn.shape == target.shape else np.ones(1, bool)
     if not converted.complete:
         wrong = wrong & (drawn != nothing)
@@ -234,13 +234,13 @@ class ClassRow:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What the usable photographs of a dataset show.
+    """What the usable images of a dataset show.
 
     Attributes:
         rows: a class each, without the background.
-        photographs: {split: usable photographs}.
-        together: [C, C] int64, photographs that show both classes; on the diagonal those that show one.
-        per_photograph: [P] int64, components of each photograph.
+        photographs: {split: usable images}.
+        together: [C, C] int64, images that show both classes; on the diagonal those that show one.
+        per_photograph: [P] int64, components of each image.
         areas: {class id: areas [N] of its instances, px}.
     """
 
@@ -252,13 +252,13 @@ class Statistics:
 
 
 def summarise(dataset: Dataset, surveyed: Sequence[Facts]) -> Statistics:
-    """Add up the facts of all photographs."""
+    """Add up the facts of all images."""
     usable = [facts for facts in surveyed if facts.usable]
     infos = [dataset.labels.classes[channel] for channel in dataset.labels.foreground]
     place = {info.id: number for number, info in enumerate(infos)}
     together = np.zeros((len(infos), len(infos)), np.int64)
     photographs = {split: np.zeros(len(infos), np.int64) for split in dataset.splits}
-    for facts in usable:  # a matrix of photographs by classes would be large, and slow to multiply
+    for facts in usable:  # a matrix of images by classes would be large, and slow to multiply
         shown = [place[class_id] for class_id in facts.classes]
         together[np.ix_(shown, shown)] += 1
         photographs[facts.split][shown] += 1

@@ -1,4 +1,4 @@
-"""What is counted of a photograph, as one flat vector of cells; and the sparse vectors of many photographs."""
+"""What is counted of an image, as one flat vector of cells; and the sparse vectors of many images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 from imptool.metrics import boundary, confusion, contours
 
 RECORD = np.dtype([("image", np.uint32), ("cell", np.uint32), ("count", np.uint32)])
-"""One cell that is not 0 of one photograph. A photograph has some hundred, so 12 bytes each are compact."""
+"""One cell that is not 0 of one image. An image has some hundred, so 12 bytes each are compact."""
 
 _DENSE = 2**22  # cells of dense vectors at a time
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Which counts make up the vector of a photograph, one behind the other.
+    """Which counts make up the vector of an image, one behind the other.
 
     Confusion matrices [R, C, C] by ring of distance to the boundary, a single one without bands; then, where asked for,
     [C, 4] of the boundary F-score and [C, 3] of Boundary IoU.
@@ -55,7 +55,7 @@ class Cells:
         return 4 * self.num_classes if self.boundary_f else 0, 3 * self.num_classes if self.boundary_iou else 0
 
     def count(self, predicted: np.ndarray, target: np.ndarray, *, ignore: int) -> np.ndarray:
-        """The vector [size] int64 of one photograph from its maps of channels [H, W].
+        """The vector [size] int64 of one image from its maps of channels [H, W].
 
         Raises:
             ValueError: as `confusion_matrix`.
@@ -114,7 +114,7 @@ class Cells:
 
 
 class Spool(AbstractContextManager["Spool"]):
-    """Records on their way: in a file without a name, so that memory does not grow with the number of photographs."""
+    """Records on their way: in a file without a name, so that memory does not grow with the number of images."""
 
     def __init__(self) -> None:
         self.used = False
@@ -124,7 +124,7 @@ class Spool(AbstractContextManager["Spool"]):
         self._file.close()
 
     def add(self, image: int, counts: np.ndarray) -> None:
-        """Add the counts [size] of the photograph of a number."""
+        """Add the counts [size] of the image of a number."""
         self.used = True
         cells = np.flatnonzero(counts != 0)  # of booleans it is five times as fast
         records = np.empty(len(cells), RECORD)
@@ -138,7 +138,7 @@ class Spool(AbstractContextManager["Spool"]):
 
 
 def renumbered(records: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
-    """Records of photographs of which number n becomes the rank of n in `numbers`, sorted: some could not be used."""
+    """Records of images of which number n becomes the rank of n in `numbers`, sorted: some could not be used."""
     if list(numbers) == list(range(len(numbers))):
         return records
     rank = np.zeros(max(numbers) + 1, np.uint32)
@@ -149,7 +149,7 @@ def renumbered(records: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
 
 
 def blocks_of_images(records: np.ndarray, most: int = 2**18) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Records in parts of whole photographs, some `most` records each: (first photograph, the one behind the last, records)."""
+    """Records in parts of whole images, some `most` records each: (first image, the one behind the last, records)."""
     start = 0
     while start < len(records):
         end = min(start + most, len(records))
@@ -161,7 +161,7 @@ def blocks_of_images(records: np.ndarray, most: int = 2**18) -> Iterator[tuple[i
 
 
 def dense_confusions(records: np.ndarray, cells: Cells, *, images: int) -> Iterator[np.ndarray]:
-    """The confusion matrices of all photographs, whatever their rings, in blocks [b, C, C] int64, in order."""
+    """The confusion matrices of all images, whatever their rings, in blocks [b, C, C] int64, in order."""
     classes = cells.num_classes
 
     def without_rings(part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -173,7 +173,7 @@ def dense_confusions(records: np.ndarray, cells: Cells, *, images: int) -> Itera
 
 
 def dense_tallies(records: np.ndarray, cells: Cells, *, images: int) -> Iterator[np.ndarray]:
-    """What the figures of all photographs come from, in blocks [b, tally_size] int64, in order."""
+    """What the figures of all images come from, in blocks [b, tally_size] int64, in order."""
     return _dense(records, cells.tally_records, cells.tally_size, images=images)
 
 

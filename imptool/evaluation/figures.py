@@ -1,4 +1,4 @@
-"""Every figure of semantic maps, from their counts: of a split, of each photograph, of each resampled split."""
+"""Every figure of semantic maps, from their counts: of a split, of each image, of each resampled split."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Resampled:
     Attributes:
         values: shares 0..1, or differences of them.
         photographs: how many each figure rests on.
-        drawn: the figures of drawn splits, each [B]; {} where there are too few photographs for any interval.
-        left_out: the means over classes of splits without some photographs, each [G]; {} as well.
+        drawn: the figures of drawn splits, each [B]; {} where there are too few images for any interval.
+        left_out: the means over classes of splits without some images, each [G]; {} as well.
         least: the smallest possible value.
         by_seed: of means over trainings (`over_seeds`), the figures of each, each [S]; {} of a single training.
     """
@@ -53,7 +53,7 @@ class Resampled:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """The 95 % interval of every figure; nan for those that rest on too few photographs."""
+        """The 95 % interval of every figure; nan for those that rest on too few images."""
         means = [key for key in self.left_out if self.photographs[key] >= bootstrap.ENOUGH_FOR_MEAN]
         others = [key for key in self.drawn if key not in self.left_out and self.photographs[key] >= bootstrap.ENOUGH]
         found = dict.fromkeys(self.values, (math.nan, math.nan))
@@ -64,7 +64,7 @@ class Resampled:
         return found
 
     def less(self, other: Resampled) -> Resampled:
-        """The differences of the figures that both have; each rests on the fewer photographs of the two.
+        """The differences of the figures that both have; each rests on the fewer images of the two.
 
         Raises:
             ValueError: one is a mean over seeds: that of differences has their interval.
@@ -101,15 +101,15 @@ class Resampled:
 
 
 def over_seeds(parts: Sequence[Resampled]) -> Resampled:
-    """The means over trainings with several seeds, measured on the same photographs; their intervals hold for other seeds, too.
+    """The means over trainings with several seeds, measured on the same images; their intervals hold for other seeds, too.
 
     The difference of two models with the same seeds is `over_seeds([a.less(b) for a, b in zip(ours, theirs)])`.
 
     Args:
         parts: S, one of each seed.
     Returns:
-        values: the means over the seeds that have a figure; photographs: the fewest of a seed. A figure that a seed lacks
-        is nan there in by_seed, rests on 0 photographs and so has no interval.
+        values: the means over the seeds that have a figure; images: the fewest of a seed. A figure that a seed lacks
+        is nan there in by_seed, rests on 0 images and so has no interval.
     Raises:
         ValueError: there is no part.
     """
@@ -141,8 +141,8 @@ class Measured:
     """What was counted of one predictor over a split.
 
     Attributes:
-        images: the names of the photographs, sorted.
-        records: [n] `RECORD`, in the order of the photographs.
+        images: the names of the images, sorted.
+        records: [n] `RECORD`, in the order of the images.
     """
 
     labels: LabelSet
@@ -174,12 +174,12 @@ class Measured:
         return {key: float(value) for key, value in figures_of(self.tally, self.cells, self.labels).items()}
 
     def confusions(self) -> Iterator[np.ndarray]:
-        """The confusion matrices of the photographs, in blocks of them: [b, C, C] int64."""
+        """The confusion matrices of the images, in blocks of them: [b, C, C] int64."""
         return dense_confusions(self.records, self.cells, images=len(self.images))
 
     @cached_property
     def of_images(self) -> dict[str, np.ndarray]:
-        """The figures of every photograph by itself, without distances and contours: each [N] float32."""
+        """The figures of every image by itself, without distances and contours: each [N] float32."""
         cells = Cells(self.cells.num_classes)
         tallies = (confusion.tally(matrices).reshape(-1, cells.tally_size) for matrices in self.confusions())
         blocks = [figures_of(block, cells, self.labels) for block in tallies]
@@ -189,7 +189,7 @@ class Measured:
 
     @cached_property
     def resampled(self) -> Resampled:
-        """The figures with those of resampled splits; of equal photographs all are resampled alike."""
+        """The figures with those of resampled splits; of equal images all are resampled alike."""
         if len(self.images) < bootstrap.ENOUGH:
             return Resampled(self.figures, self.photographs, {}, {})
         drawn, left_out = (
@@ -208,7 +208,7 @@ class Measured:
         return {key: np.concatenate([block[key] for block in blocks]) for key in self.figures}
 
     def _resampled(self, weights: np.ndarray) -> np.ndarray:
-        """The tallies of resampled splits [b, tally_size], of weights [b, N]; some photographs at a time."""
+        """The tallies of resampled splits [b, tally_size], of weights [b, N]; some images at a time."""
         sums = np.zeros((len(weights), self.cells.tally_size), np.int64)
         for first, last, records in blocks_of_images(self.records):
             image, cell, count = self.cells.tally_records(records)
@@ -218,14 +218,14 @@ class Measured:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """The 95 % interval of every figure; nan for those that rest on few photographs."""
+        """The 95 % interval of every figure; nan for those that rest on few images."""
         return self.resampled.intervals
 
     @cached_property
     def photographs(self) -> dict[str, float]:
-        """How many photographs every figure rests on; of a mean over classes the effective number.
+        """How many images every figure rests on; of a mean over classes the effective number.
 
-        A photograph counts for a figure of a class that it has by itself, and for the others where any of its pixels counts.
+        An image counts for a figure of a class that it has by itself, and for the others where any of its pixels counts.
         """
         classes = self.cells.num_classes
         together = {key: np.zeros((classes, classes)) for key in class_figures(self.tally, self.cells)}

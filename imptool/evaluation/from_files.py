@@ -26,7 +26,7 @@ _ASKED = 100  # items: whether a file is another one is asked of the disk
 
 @dataclass(frozen=True)
 class Parsed:
-    """What is predicted for one photograph.
+    """What is predicted for one image.
 
     channels: semantic map [H, W] of channels, or None.
     results: COCO results without `image_id`.
@@ -53,10 +53,10 @@ class PredictedMaps:
     """The label PNGs of a split, found in a folder.
 
     Attributes:
-        paths: {stem of the photograph: PNG}.
+        paths: {stem of the image: PNG}.
         missing: the stems without any; where `background` is not None they are read as maps of this channel alone.
-        unclear: {stem: PNGs of its name}, where there are several and none lies at the photograph's own path.
-        additional: PNGs that belong to no photograph of the split, as paths under the folder.
+        unclear: {stem: PNGs of its name}, where there are several and none lies at the image's own path.
+        additional: PNGs that belong to no image of the split, as paths under the folder.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class PredictedMaps:
     background: int | None
 
     def load(self, item: Item, target: np.ndarray) -> Parsed:
-        """Read the prediction for a photograph with this target [H, W]; InputError when it is missing or does not fit."""
+        """Read the prediction for an image with this target [H, W]; InputError when it is missing or does not fit."""
         if item.stem in self.unclear:
             places = " and ".join(self.unclear[item.stem][:2])
             raise InputError(f"{self.folder} has {places}: which of them is {item.stem}? Lay it at {item.stem}.png")
@@ -91,25 +91,23 @@ class PredictedMaps:
             notes.append(f"{self.folder} holds the targets themselves: what is measured is how well they predict themselves")
         if self.additional:
             names = ", ".join(self.additional[:3])
-            notes.append(
-                f"{len(self.additional):,} PNGs in {self.folder} belong to no photograph of the split, such as {names}"
-            )
+            notes.append(f"{len(self.additional):,} PNGs in {self.folder} belong to no image of the split, such as {names}")
         if self.missing and self.background is not None:
             names = ", ".join(sorted(self.missing)[:3])
-            notes.append(f"{len(self.missing):,} photographs without prediction are scored as background, such as {names}")
+            notes.append(f"{len(self.missing):,} images without prediction are scored as background, such as {names}")
         return notes
 
 
 def find_maps(
     folder: Path, dataset: Dataset, split: str, *, remap: Remap, resize: bool, missing_as_background: bool
 ) -> PredictedMaps:
-    """Find the label PNG of every photograph of a split, by the photograph's path, or by its name where that is unique.
+    """Find the label PNG of every image of a split, by the image's path, or by its name where that is unique.
 
     Args:
         folder: with `<stem>.png`, beneath it or in its `labels/`.
         remap: id in the files -> id of the dataset; other ids are the dataset's own.
         resize: take maps of other sizes, by the nearest pixel.
-        missing_as_background: score photographs without prediction as background.
+        missing_as_background: score images without prediction as background.
     Raises:
         InputError: no such folder, or no PNG in it that belongs to the split; a remap to no class; no background.
     """
@@ -125,7 +123,7 @@ def find_maps(
     found, unclear = _match(items, pngs)
     if not found and not unclear:
         example = f"such as {items[0].stem}.png"
-        raise InputError(f"{under}: none of its {len(pngs)} PNGs is named after a photograph of split {split}, {example}")
+        raise InputError(f"{under}: none of its {len(pngs)} PNGs is named after an image of split {split}, {example}")
     used = {*found.values(), *(pngs[name] for names in unclear.values() for name in names)}
     return PredictedMaps(
         under,
@@ -141,7 +139,7 @@ def find_maps(
 
 
 def _match(items: Sequence[Item], pngs: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, list[str]]]:
-    """{stem: PNG}: `stem.png` (Unicode form and case may differ), `name of the photograph.png` where two share a stem, or a PNG
+    """{stem: PNG}: `stem.png` (Unicode form and case may differ), `name of the image.png` where two share a stem, or a PNG
     of that name anywhere.
 
     And {stem: PNGs} where several have its name.
@@ -235,7 +233,7 @@ def predicted_results(path: Path, document: Mapping[str, Any]) -> list[dict[str,
     """Read COCO results for the images of a COCO document.
 
     Beside results of `imptool predict` lies `images.json`: their image ids are put in the place of the document's by
-    the photographs' names; results for other photographs are left out.
+    the images' names; results for other images are left out.
 
     Raises:
         InputError: as `read_results`; or no image of that name is in the document.
@@ -254,12 +252,12 @@ def predicted_results(path: Path, document: Mapping[str, Any]) -> list[dict[str,
         if same is not None:
             found[image["id"]] = same["id"]
     if not found:
-        raise InputError(f"{path}: none of its {len(own['images'])} photographs is one of the split")
+        raise InputError(f"{path}: none of its {len(own['images'])} images is one of the split")
     return [{**row, "image_id": found[row["image_id"]]} for row in results if row["image_id"] in found]
 
 
 def _by_ending(images: Sequence[Mapping[str, Any]], names: set[str]) -> dict[str, Mapping[str, Any]]:
-    """{name: image}: `predict` names photographs by their path under its folder, the document by that under the root.
+    """{name: image}: `predict` names images by their path under its folder, the document by that under the root.
 
     A name that could be of two images is of none: which of them would be a guess.
     """

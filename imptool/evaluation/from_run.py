@@ -1,4 +1,4 @@
-"""Predictions of a trained run, photograph by photograph."""
+"""Predictions of a trained run, image by image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from imptool.models.inference import parse_image
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A photograph [H, W, 3], and what goes onto the canvas in place of its detections."""
+    """An image [H, W, 3], and what goes onto the canvas in place of its detections."""
 
     image: np.ndarray
     projected: dict[str, torch.Tensor] | None
@@ -33,11 +33,11 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """A model that parses photographs; they are read in threads, and parsed one after another, in the views of `tta`.
+    """A model that parses images; they are read in threads, and parsed one after another, in the views of `tta`.
 
     Attributes:
-        canvas: the annotations that go onto the canvas in place of the model's own detections, by the photograph's
-            `file_name`; a photograph without any has an empty canvas. None: the detections do.
+        canvas: the annotations that go onto the canvas in place of the model's own detections, by the image's
+            `file_name`; an image without any has an empty canvas. None: the detections do.
     """
 
     trained: TrainedModel
@@ -47,7 +47,7 @@ class RunPredictions:
     canvas: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 
     def load(self, item: Item, target: np.ndarray) -> _Loaded:
-        """The photograph and its canvas; InputError when it cannot be read, or the instances are not of its size."""
+        """The image and its canvas; InputError when it cannot be read, or the instances are not of its size."""
         image = read_image(item.image, max_pixels=self.dataset.max_pixels)
         if self.canvas is None:
             return _Loaded(image, None)

@@ -1,4 +1,4 @@
-"""Detected instances beside the target's: box and mask AP over the photographs that were gone through."""
+"""Detected instances beside the target's: box and mask AP over the images that were gone through."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from imptool.data.segmentation import box_ring
+from imptool.files import InputError
 from imptool.metrics.average_precision import AveragePrecision, average_precision
 
 KINDS = {"box": "bbox", "mask": "segm"}
@@ -39,10 +40,23 @@ class InstanceTally:
     def image_ids(self) -> dict[str, int]:
         return {image["file_name"]: image["id"] for image in self.document["images"]}
 
-    def add(self, name: str, results: Sequence[Mapping[str, Any]]) -> None:
-        """Add what was found in a photograph; one that was left out of the conversion is left out here."""
+    @cached_property
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        return {image["id"]: (image["height"], image["width"]) for image in self.document["images"]}
+
+    def add(self, name: str, results: Sequence[Mapping[str, Any]], size: tuple[int, ...]) -> None:
+        """Add what was found in an image of this (height, width); one that was left out of the conversion is left out here.
+
+        Raises:
+            InputError: the instances are of another size.
+        """
         image_id = self.image_ids.get(name)
         if image_id is not None:
+            if (stated := self.sizes[image_id]) != size:
+                raise InputError(
+                    f"the instances of {name} are of an image of {stated[0]} x {stated[1]} px (height x width), it has "
+                    f"{size[0]} x {size[1]}: convert again with --force"
+                )
             self.seen.add(image_id)
             self.results += [{**row, "image_id": image_id} for row in results]
 
@@ -51,7 +65,7 @@ class InstanceTally:
         self.results += [dict(row) for row in results]
 
     def ground_truth(self, images: Sequence[str]) -> dict[str, Any]:
-        """What results are held against, of the photographs that were gone through, in the order of their names."""
+        """What results are held against, of the images that were gone through, in the order of their names."""
         rank = {name: number for number, name in enumerate(images)}
         chosen = [image for image in self.document["images"] if image["id"] in self.seen]
         return {
@@ -65,10 +79,10 @@ class InstanceTally:
         }
 
     def precision(self, images: Sequence[str]) -> tuple[dict[str, AveragePrecision], str, list[str]]:
-        """AP by kind over the photographs that were added, the hash of its ground truth, and notes.
+        """AP by kind over the images that were added, the hash of its ground truth, and notes.
 
         Args:
-            images: the names of all photographs, in the order by which the matches shall number them.
+            images: the names of all images, in the order by which the matches shall number them.
         """
         rank = {name: number for number, name in enumerate(images)}
         ground_truth = self.ground_truth(images)

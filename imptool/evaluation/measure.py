@@ -1,4 +1,4 @@
-"""Going through a split once, photograph by photograph: what every evaluation of predictions does."""
+"""Going through a split once, image by image: what every evaluation of predictions does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MANY = 5000  # detections: a second
 
 @dataclass(frozen=True)
 class _Read:
-    """What a thread has read of one photograph."""
+    """What a thread has read of one image."""
 
     target: np.ndarray
     loaded: Any  # what the source gives: `Parsed`, or what it parses
@@ -54,12 +54,12 @@ def measure(
     workers: int,
     console: Console,
 ) -> Evaluation:
-    """Go through a split once, photograph by photograph; several processes share it, and all get the whole result.
+    """Go through a split once, image by image; several processes share it, and all get the whole result.
 
     Args:
         source: where predictions come from; None for the prior alone.
         main: the name of their predictor; about: what the files shall say of it.
-        cells: what is counted of each photograph.
+        cells: what is counted of each image.
         instances: what detections are held against; None where there are none.
         prior_from: the split that the position prior is counted on; None for no prior.
     Returns:
@@ -67,7 +67,7 @@ def measure(
     Raises:
         InputError: the split is missing, empty or wholly unusable.
     """
-    # By name, whatever the order of the split: photographs are numbered alike in every evaluation of them.
+    # By name, whatever the order of the split: images are numbered alike in every evaluation of them.
     items = sorted(dataset.split(split), key=partial(file_name, dataset))
     labels = dataset.labels
     failed: list[str] = []
@@ -89,7 +89,7 @@ def measure(
                 if main not in counts and parsed.channels is not None:
                     counts = {main: cells.count(parsed.channels, found.target, ignore=labels.ignore_channel), **counts}
                 if instances is not None:
-                    instances.add(file_name(dataset, items[number]), parsed.results)
+                    instances.add(file_name(dataset, items[number]), parsed.results, found.target.shape)
                 if parsed.canvas is not None:
                     canvases.append(parsed.canvas)
             for predictor, vector in counts.items():
@@ -101,7 +101,7 @@ def measure(
     canvases = [canvas for part in distributed.gather(canvases) for canvas in part]
     if not digests:
         raise InputError(
-            f"{dataset.source}: none of the {len(items)} photographs of split {split} can be used; the first: {failed[0]}"
+            f"{dataset.source}: none of the {len(items)} images of split {split} can be used; the first: {failed[0]}"
         )
     images = [file_name(dataset, items[number]) for number in sorted(digests)]
     measured = {
@@ -151,7 +151,7 @@ def _read(
     prior: np.ndarray | None,
     number: int,
 ) -> _Read:
-    """Read a photograph's labels and what its prediction is made of; count what is there already."""
+    """Read an image's labels and what its prediction is made of; count what is there already."""
     item, labels = items[number], dataset.labels
     target = dataset.read_channels(item)
     loaded = source.load(item, target) if source is not None else None
@@ -163,7 +163,7 @@ def _read(
 
 
 def _joined(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The records of all processes, by predictor, in the order of the photographs."""
+    """The records of all processes, by predictor, in the order of the images."""
     parts = distributed.gather(records)
     if len(parts) == 1:
         return parts[0]  # in order, and mapped from a file: not to be copied
@@ -173,8 +173,9 @@ def _joined(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _hash_of_labels(dataset: Dataset, digests: Mapping[str, str]) -> str:
-    """Tells classes, remap, and the labels of these photographs from any others."""
-    labels = {key: value for key, value in dataset.labels.to_plain().items() if key != "left_right"}  # which nothing measures
+    """Tells classes, remap, and the labels of these images from any others."""
+    unmeasured = {"left_right", "colours"}
+    labels = {key: value for key, value in dataset.labels.to_plain().items() if key not in unmeasured}
     told = [labels, sorted(dataset.remap.items(), key=_default_last), sorted(digests.items())]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -208,5 +209,5 @@ def _count_prior(dataset: Dataset, split: str, failed: list[str], *, workers: in
             total += counts
     total = distributed.sum_of(total)
     if not total.any():
-        raise InputError(f"{dataset.source}: the position prior has nothing to count in {len(items)} training photographs")
+        raise InputError(f"{dataset.source}: the position prior has nothing to count in {len(items)} training images")
     return total

@@ -37,8 +37,8 @@ SCHEMA = 2  # of metrics.json
 ABOUT = ("model", "weights", "tta", "canvas", "recipe", "predictions", "remap", "resize", "missing_as_background")
 CANVASES = {
     "detections": "what the model detects",
-    "empty": "nothing, in place of what the model detects",
-    "true": "the true instances, in place of what the model detects",
+    "empty": "nothing, instead of what the model detects",
+    "true": "the true instances, instead of what the model detects",
 }
 """What can be on the canvas of a model that is measured."""
 METRICS, PER_IMAGE, COUNTS = "metrics.json", "per_image.csv", "per_image.npz"
@@ -56,15 +56,15 @@ class Evaluation:
 
     Attributes:
         dataset: the dataset's name; `source` is where its description lies.
-        labels_hash: tells classes, photographs and label maps from any others; "" where no label map was read.
+        labels_hash: tells classes, images and label maps from any others; "" where no label map was read.
         instances_hash: the same of the instances that AP is measured against; "" where it is not.
         about: what was measured: model, weights, recipe, test-time augmentation ("" for none) and what was on the canvas, where
             there is one; or the predictions' path.
         main: the predictor that is meant; the others stand beside it.
-        images: the names of the photographs, sorted.
+        images: the names of the images, sorted.
         measured: by predictor; the main one first.
         precision: "box", "mask" -> average precision of the main one.
-        canvas_nonempty: share of photographs with anything on the canvas.
+        canvas_nonempty: share of images with anything on the canvas.
         failed: what could not be used, and why. `notes`: what a person should look at.
     """
 
@@ -174,7 +174,7 @@ def to_plain(result: Evaluation) -> dict[str, Any]:
         "versions": versions(),
         "definitions": DEFINITIONS,
         "units": "IOU, accuracy, AP and AR are shares, 0..1; null: not a number. Confusion matrices count pixels at the "
-        "photographs' resolution: rows are target classes, columns predicted classes, in the order of per_class. "
+        "images' resolution: rows are target classes, columns predicted classes, in the order of per_class. "
         "Intervals are [low, high]; `photographs` says how many images each figure rests on.",
         "dataset": {
             "name": result.dataset,
@@ -274,7 +274,7 @@ def _average_precision(result: Evaluation) -> dict[str, Any]:
 
 
 def _count(photographs: float) -> float:
-    """A number of photographs as it is written: whole, or an effective number of two digits."""
+    """A number of images as it is written: whole, or an effective number of two digits."""
     return int(photographs) if photographs == int(photographs) else round(photographs, 2)
 
 
@@ -297,7 +297,7 @@ def _write_counts(result: Evaluation, path: Path) -> None:
 
 
 def _write_per_image(result: Evaluation, path: Path) -> None:
-    """A row for each photograph of each predictor, the lowest mIOU first."""
+    """A row for each image of each predictor, the lowest mIOU first."""
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file)
         heads = ["predictor", "photograph", *SUMMARY]
@@ -361,7 +361,7 @@ def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:
             for kind, figures in plain["average_precision"].items()
         }
     if any(each.matches.images != len(images) for each in precision.values()):
-        raise ValueError("its matches are of other photographs")
+        raise ValueError("its matches are of other images")
     if any(list(each.per_class) != each.matches.categories.tolist() for each in precision.values()):
         raise ValueError("its matches are of other classes")
     return Evaluation(
@@ -412,7 +412,7 @@ def _checked(records: np.ndarray, cells: Cells, images: Sequence[str]) -> np.nda
     if records.dtype != RECORD or records.ndim != 1:
         raise ValueError("its counts are no records")
     if len(records) and (records["cell"].max() >= cells.size or records["image"].max() >= len(images)):
-        raise ValueError("its counts are of other classes or photographs")
+        raise ValueError("its counts are of other classes or images")
     return records
 
 

@@ -41,7 +41,7 @@ PLOTS = {
     "bands": DEFINITIONS["band"],
     "confusion": "Of the pixels of each class of the target (a row), the share that is predicted as each class (a column).",
 }
-_SHOWN = 4  # photographs of the worst, and of the best
+_SHOWN = 4  # images of the worst, and of the best
 _SIDE = 480  # px of their longer side
 
 Predict = Callable[[Item, np.ndarray], np.ndarray | None]
@@ -66,8 +66,10 @@ def write_plots(result: Evaluation, folder: Path) -> list[Path]:
     return [*paths, *plot_confusion(folder / "confusion.png", names, first.confusion)]
 
 
-def write_report(result: Evaluation, folder: Path, examples: Mapping[str, Sequence[page.Example]]) -> Path:
-    """Write `report.html` from the figures, the plots that lie in the folder, and examples by heading."""
+def write_report(
+    result: Evaluation, folder: Path, examples: Mapping[str, Sequence[page.Example]], curves: Path | None = None
+) -> Path:
+    """Write `report.html` from the figures, the plots that lie in the folder, examples by heading, and the run's curves."""
     sections: dict[str, list[page.Html]] = {"Figures": [page.headline_html(_headline(result))]}
     if result.measured:
         sections["Figures"].append(_table(summary_sheet(result.measured)))
@@ -83,24 +85,28 @@ def write_report(result: Evaluation, folder: Path, examples: Mapping[str, Sequen
         sections[heading] = [page.gallery_html(pictures)]
     if result.measured:
         sections["Other definitions of mIOU"] = [_table(_conventions_sheet(result)), page.terms_html(CONVENTIONS)]
+    if curves is not None and curves.is_file():
+        plot = page.Embedded(curves.read_bytes(), "image/svg+xml")
+        about = "Losses, learning rate and, where it was measured, mIOU on the val split; a grey line parts the stages."
+        sections["Training"] = [page.figure_html(plot, "The curves of the training", about)]
     sections["How this was measured"] = [page.terms_html(_made(result))]
     if result.failed or result.notes:
         lines = [["note", line] for line in result.notes] + [["left out", line] for line in result.failed]
         sections["How this was measured"].append(page.table_html(["kind", "what"], lines))
-    intro = f"{result.main} on {result.dataset}, split {result.split}: {len(result.images):,} photographs."
+    intro = f"{result.main} on {result.dataset}, split {result.split}: {len(result.images):,} images."
     page.write_page(folder / REPORT, f"{result.main} on {result.dataset}", intro, sections, DEFINITIONS)
     return folder / REPORT
 
 
 def draw_examples(result: Evaluation, dataset: Dataset, predict: Predict) -> dict[str, list[page.Example]]:
-    """The photographs with the lowest and the highest mIOU, with target, prediction and difference."""
+    """The images with the lowest and the highest mIOU, with target, prediction and difference."""
     if result.main not in result.measured:
         return {}
     figures = result.measured[result.main].of_images["miou"]
     order = [place for place in np.argsort(figures, kind="stable").tolist() if not math.isnan(figures[place])]
     items = {file_name(dataset, item): item for item in dataset.split(result.split)}
     count = min(_SHOWN, (len(order) + 1) // 2)
-    places = {"The worst photographs": order[:count], "The best photographs": order[::-1][: min(count, len(order) - count)]}
+    places = {"The worst images": order[:count], "The best images": order[::-1][: min(count, len(order) - count)]}
     examples = {}
     for heading, chosen in places.items():
         drawn = [_example(dataset, items[result.images[place]], predict, float(figures[place])) for place in chosen]
@@ -127,13 +133,13 @@ def _example(dataset: Dataset, item: Item, predict: Predict, miou: float) -> pag
     ignored = target == labels.ignore_channel
     ids = np.where(ignored, labels.ignore, labels.to_ids(np.where(ignored, 0, target)))
     pictures = {
-        "photograph": small,
-        "target": colour_classes(small, ids, ids=shown, alpha=0.75),
-        "predicted": colour_classes(small, labels.to_ids(predicted), ids=shown, alpha=0.75),
+        "image": small,
+        "target": colour_classes(small, ids, ids=shown, alpha=0.75, colours=labels.colours),
+        "predicted": colour_classes(small, labels.to_ids(predicted), ids=shown, alpha=0.75, colours=labels.colours),
         "difference: wrong in red, ignored in blue": colour_errors(small, (predicted != target) & ~ignored, ignored),
     }
     if image is None:
-        del pictures["photograph"]
+        del pictures["image"]
     present = sorted(set(np.unique(target[~ignored]).tolist() + np.unique(predicted).tolist()) & set(labels.foreground))
     return page.Example(
         item.stem or item.label.name,
@@ -172,7 +178,7 @@ def _headline(result: Evaluation) -> dict[str, str]:
     for words, figure in shares.items():
         interval = "" if math.isnan(figure.low) else f"; 95 %: {100 * figure.low:.1f}-{100 * figure.high:.1f}"
         found[words + interval] = cell_text(figure.value)
-    return found | {"photographs": f"{len(result.images):,}"}
+    return found | {"images": f"{len(result.images):,}"}
 
 
 def _conventions_sheet(result: Evaluation) -> Sheet:
@@ -194,7 +200,7 @@ def _made(result: Evaluation) -> dict[str, str]:
     if counted is not None and counted.cells.boundary_iou:
         found["width of Boundary IoU"] = _with_unit(counted.cells.boundary_iou)
     if not math.isnan(result.canvas_nonempty):
-        found["photographs with a non-empty canvas"] = f"{result.canvas_nonempty:.1%}"
+        found["images with a non-empty canvas"] = f"{result.canvas_nonempty:.1%}"
     return found | {"versions": ", ".join(f"{name} {number}" for name, number in versions().items())}
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from imptool.data.label_set import LabelSet
-from imptool.data.palette import voc_palette
 from imptool.evaluation.figures import Measured, distance_key, groups_of
 from imptool.evaluation.record import Evaluation
 from imptool.metrics.bootstrap import ENOUGH, ENOUGH_FOR_MEAN
@@ -99,7 +98,7 @@ def summary_sheet(measured: Mapping[str, Measured]) -> Sheet:
     groups = groups_of(first.labels)
     if len(groups) > 1:
         rows += [[f"mIOU, group {name}", *(share(each, f"group/{name}/miou") for each in measured.values())] for name in groups]
-    return Sheet("", ["over the split", *measured], rows, f"in brackets: 95 % interval over photographs; {TOO_FEW}")
+    return Sheet("", ["over the split", *measured], rows, f"in brackets: 95 % interval over images; {TOO_FEW}")
 
 
 def bands_sheet(measured: Mapping[str, Measured], *, rings: bool = False) -> Sheet:
@@ -142,5 +141,4 @@ def for_plots(measured: Mapping[str, Measured]) -> dict[str, Measured]:
 
 def swatch(labels: LabelSet, channel: int) -> Swatch:
     info = labels.classes[channel]
-    red, green, blue = voc_palette()[info.id % 256].tolist()
-    return Swatch(info.name, (red, green, blue))
+    return Swatch(info.name, labels.colours[info.id])

@@ -1,6 +1,6 @@
 """The position prior: the class that is most frequent at each relative position of the training maps.
 
-It looks at no photograph, so it is the floor that any model has to pass: in street photographs the person stands in the
+It looks at no image, so it is the floor that any model has to pass: in street images the person stands in the
 middle, head up and shoes down, and most of the rest is background.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 GRID = (128, 96)
-"""Cells of relative position, height x width. A finer grid scores no better on street photographs, a coarse one loses
+"""Cells of relative position, height x width. A finer grid scores no better on street images, a coarse one loses
 the small classes."""
 
 

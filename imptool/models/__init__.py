@@ -132,4 +132,4 @@ def _projecting(recipe: Recipe, labels: LabelSet, head: nn.Module) -> Parser:
 
 
 def _parser(recipe: Recipe, detector: MaskRCNN, head: nn.Module | None = None, **projecting: Any) -> Parser:
-    return Parser(detector, head, hardest=recipe.losses.hardest, compute=recipe.compute, **projecting)
+    return Parser(detector, head, ohem=recipe.losses.ohem, compute=recipe.compute, **projecting)

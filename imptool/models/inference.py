@@ -1,4 +1,4 @@
-"""Parsing one photograph at its own resolution: what eval and predict share."""
+"""Parsing one image at its own resolution: what eval and predict share."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def parse_image(
     tta: Tta = PLAIN,
     projected: Mapping[str, torch.Tensor] | None = None,
 ) -> Prediction:
-    """Parse a photograph [H, W, 3] uint8 RGB with a model in eval mode; the logits are resized bilinearly to its resolution.
+    """Parse an image [H, W, 3] uint8 RGB with a model in eval mode; the logits are resized bilinearly to its resolution.
 
     Args:
-        projected: as of `parse_resized`, of this photograph.
+        projected: as of `parse_resized`, of this image.
     """
     views, full = tta.resize(image, size), (image.shape[0], image.shape[1])
     shown = None if projected is None else [projected]
@@ -76,11 +76,11 @@ def parse_resized(
     probabilities: bool = False,
     projected: Sequence[Mapping[str, torch.Tensor]] | None = None,
 ) -> list[Prediction]:
-    """Parse photographs that are resized already, together.
+    """Parse images that are resized already, together.
 
     Args:
-        resized: the views [h, w, 3] uint8 RGB of each photograph, as `Tta.resize` gives them, of the same sizes for all.
-        sizes: (height, width) of each photograph, which the results have.
+        resized: the views [h, w, 3] uint8 RGB of each image, as `Tta.resize` gives them, of the same sizes for all.
+        sizes: (height, width) of each image, which the results have.
         tta: what the views are; a single one is parsed as it is.
         probabilities: also give those of every class at every pixel.
         projected: what goes onto the canvas of each in place of its own detections, which are given all the same: boxes in

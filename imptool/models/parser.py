@@ -37,7 +37,7 @@ class Parser(nn.Module):
         projection: what is projected, how, and whether the semantic loss reaches it.
         proposals: how many of the best proposals of an image the projected detections come from while training, which has
             more of them than inference: the canvas should be the same.
-        hardest: share of an image's pixels, those of the largest loss, that make the semantic loss.
+        ohem: share of an image's pixels, those of the largest loss, that make the semantic loss.
         compute: number format and memory layout of backbone and semantic head; the detector's heads stay in float32.
     """
 
@@ -49,14 +49,14 @@ class Parser(nn.Module):
         canvas_layers: int = 0,
         projection: Projection | None = None,
         proposals: int = 0,
-        hardest: float = 1.0,
+        ohem: float = 1.0,
         compute: Compute | None = None,
     ) -> None:
         super().__init__()
         self.detector, self.semantic_head = detector, semantic_head
         self.settings = projection or Projection()
         self.projection = InstanceMaskProjection(canvas_layers, self.settings.sampling) if canvas_layers else None
-        self.proposals, self.hardest = proposals, hardest
+        self.proposals, self.ohem = proposals, ohem
         self.use(compute or Compute())
 
     @property
@@ -104,7 +104,7 @@ class Parser(nn.Module):
                 canvas = self._training_canvas(levels, best, batch.image_sizes, targets)
         logits = self._logits(features, canvas)
         semantic = pad_maps([target["semantic"] for target in targets], logits.shape[-2:])
-        losses["semantic"] = semantic_loss(logits, semantic, hardest=self.hardest)
+        losses["semantic"] = semantic_loss(logits, semantic, ohem=self.ohem)
         return losses, canvas
 
     @torch.no_grad()
@@ -266,21 +266,21 @@ def pad_maps(maps: Sequence[torch.Tensor], size: Sequence[int]) -> torch.Tensor:
 IGNORED = -100
 
 
-def semantic_loss(logits: torch.Tensor, semantic: torch.Tensor, *, hardest: float = 1.0) -> torch.Tensor:
-    """Cross entropy over the pixels that are not ignored, or over the hardest of them; 0 when all are ignored.
+def semantic_loss(logits: torch.Tensor, semantic: torch.Tensor, *, ohem: float = 1.0) -> torch.Tensor:
+    """Cross entropy over the pixels that are not ignored, or over those of the largest loss; 0 when all are ignored.
 
     Args:
         logits: [B, C, H, W].
         semantic: [B, H, W] channels; every other value is ignored.
-        hardest: share of each image's pixels that count, those of the largest loss (hard bootstrapping, section 4.3). By
+        ohem: share of each image's pixels that count, those of the largest loss (hard bootstrapping, section 4.3). By
             image is ours.
     """
     target = torch.where((semantic >= 0) & (semantic < logits.shape[1]), semantic, IGNORED)
-    if hardest >= 1:
+    if ohem >= 1:
         total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
         return total / (target != IGNORED).sum().clamp(min=1)
     losses = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="none").flatten(1)
-    counts = (hardest * (target != IGNORED).flatten(1).sum(1)).ceil().long()
+    counts = (ohem * (target != IGNORED).flatten(1).sum(1)).ceil().long()
     ordered = losses.sort(dim=1, descending=True).values  # ignored pixels have 0 and come last
     counted = torch.arange(ordered.shape[1], device=ordered.device) < counts[:, None]
     return (ordered * counted).sum() / counts.sum().clamp(min=1)

@@ -24,16 +24,18 @@ class Weights:
     """Tensors by the names that they have in a `Parser`, and the classes that the prediction layers are for.
 
     things, channels: class names in the order of labels 1.. and of semantic channels; None where they are not known.
+    canvas_scale: what the canvas was multiplied by beside the features (`projection.scale`).
     """
 
     state: Mapping[str, torch.Tensor]
     source: str
     things: Sequence[str] | None = None
     channels: Sequence[str] | None = None
+    canvas_scale: float = 1.0
 
     @staticmethod
-    def of_run(state: Mapping[str, torch.Tensor], labels: LabelSet, *, source: str) -> Weights:
-        return Weights(state, source, [labels.names[channel] for channel in labels.things], labels.names)
+    def of_run(state: Mapping[str, torch.Tensor], labels: LabelSet, *, source: str, canvas_scale: float = 1.0) -> Weights:
+        return Weights(state, source, [labels.names[channel] for channel in labels.things], labels.names, canvas_scale)
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,13 @@ def _parts(names: Iterable[str]) -> str:
 def fit_weights(model: nn.Module, weights: Weights, labels: LabelSet) -> Fitted:
     """Load what fits into a model; the rows of prediction layers and the canvas's columns go by the names of their classes.
 
+    Where the canvas stands beside the features at another scale, its columns are divided by as much: the head gives the same.
+
     Tensors are taken by name where their shape is the same; everything else of the model stays as it was initialised (the
     paper, section 4.3: COCO's prediction layers for every class of Cityscapes but Rider).
     """
-    ours = Weights.of_run(model.state_dict(), labels, source="the model")
+    scale = getattr(getattr(model, "semantic_head", None), "canvas_scale", 1.0)
+    ours = Weights.of_run(model.state_dict(), labels, source="the model", canvas_scale=scale)
     taken: State = {}
     left: list[str] = []
     for key, value in weights.state.items():
@@ -108,6 +113,9 @@ def _fit(key: str, value: torch.Tensor, weights: Weights, ours: Weights) -> torc
     places, own_places = _class_places(key, weights, value), _class_places(key, ours, own)
     if not own_places:
         return value if value.shape == own.shape else None
+    if key == _CANVAS_CONV and weights.canvas_scale != ours.canvas_scale:
+        value = value.clone()
+        value[:, WIDTH:] *= weights.canvas_scale / ours.canvas_scale
     axis = 1 if key == _CANVAS_CONV else 0
     shared = [name for name in own_places if name in (places or {})]
     if not shared or value.shape[1 - axis :][:1] != own.shape[1 - axis :][:1]:
@@ -188,7 +196,8 @@ def _read_own(path: Path, source: str) -> Weights | None:
         return None
     try:
         state, about = read_safetensors(path)
-        return Weights.of_run(state, LabelSet.from_plain(about["labels"]), source=source)
+        scale = about["recipe"]["projection"].get("scale", 1.0)
+        return Weights.of_run(state, LabelSet.from_plain(about["labels"]), source=source, canvas_scale=scale)
     except Exception:  # of another program, or damaged: whoever reads it next says so
         return None
 

@@ -1,7 +1,7 @@
-"""What a prediction has finished, on disk: an entry for each photograph, so that a stopped one goes on and nothing is lost.
+"""What a prediction has finished, on disk: an entry for each image, so that a stopped one goes on and nothing is lost.
 
-Results of thousands of photographs do not fit into memory, and a process may end at any moment. So each process appends an
-entry to a file of its own once a photograph's files are written, and the entries are joined when all is done.
+Results of thousands of images do not fit into memory, and a process may end at any moment. So each process appends an
+entry to a file of its own once an image's files are written, and the entries are joined when all is done.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 
 class _Place(NamedTuple):
-    """Where a photograph's record is, and how long it and the line of its results behind it are: 0 without one."""
+    """Where an image's record is, and how long it and the line of its results behind it are: 0 without one."""
 
     path: Path
     start: int
@@ -31,13 +31,13 @@ class _Place(NamedTuple):
 
 
 class Journal:
-    """The finished photographs of an output folder.
+    """The finished images of an output folder.
 
     Args:
         out: the output folder.
         header: what all of them have in common; those of another header are not taken for finished.
     Raises:
-        InputError: the folder holds photographs finished with another header.
+        InputError: the folder holds images finished with another header.
     """
 
     def __init__(self, out: Path, header: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ class Journal:
         return iter(self._places)
 
     def record(self, file_name: str) -> Record:
-        """What was told of a photograph."""
+        """What was told of an image."""
         place = self._places[file_name]
         record: Record = json.loads(_read(place.path, place.start, place.length))
         return record
@@ -66,7 +66,7 @@ class Journal:
         return rows
 
     def append(self, record: Record, results: Sequence[Mapping[str, Any]] | None) -> None:
-        """Tell of a photograph whose files are written; after this it outlives a crash of the process.
+        """Tell of an image whose files are written; after this it outlives a crash of the process.
 
         The record says whether results follow (`has_results`), which are read by themselves: they are the most of it.
         """
@@ -77,7 +77,7 @@ class Journal:
         self._places[record["file_name"]] = _Place(self._own.path, start, *map(len, lines))
 
     def discard(self, file_name: str) -> None:
-        """Forget a photograph, before `join`."""
+        """Forget an image, before `join`."""
         self._places.pop(file_name, None)
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class Journal:
             self._own = None
 
     def join(self, file_names: Sequence[str]) -> None:
-        """Make one file of all that any process has finished, these photographs first and in this order."""
+        """Make one file of all that any process has finished, these images first and in this order."""
         self.close()
         for path in self._paths():
             if path.name != JOURNAL:
@@ -110,7 +110,7 @@ class Journal:
         return sorted(self.out.glob(f"{_STEM}*.jsonl"), key=lambda path: (path.name != JOURNAL, path))
 
     def _find(self, path: Path) -> None:
-        """Find the photographs of a file."""
+        """Find the images of a file."""
         other = (
             f"{self.out} holds results of other weights, or of another precision or --tta, or of another version of imptool: "
             "add --force to replace them, or choose another --out"

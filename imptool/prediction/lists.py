@@ -1,4 +1,4 @@
-"""What is written about all photographs together: images.json, predictions.json and the page."""
+"""What is written about all images together: images.json, predictions.json and the page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 
 from imptool.checkpoint import TrainedModel
 from imptool.data.coco import coco_document
-from imptool.data.label_set import LabelSet
-from imptool.data.palette import voc_palette
 from imptool.files import whole_file, write_json
 from imptool.prediction.journal import Journal, Record
 from imptool.prediction.photographs import Photograph
-from imptool.prediction.results import PAGE_FOLDERS, SAVED
-from imptool.report.album import Picture, write_album
+from imptool.prediction.results import PAGE_FOLDERS, SAVED, SURE
+from imptool.report.album import LEAST_SHARE, Picture, write_album
 from imptool.report.page import Swatch
 from imptool.report.progress import count_of
 
@@ -25,7 +23,7 @@ def listed(photographs: Sequence[Photograph], journal: Journal) -> list[Photogra
 
 
 def write_lists(trained: TrainedModel, photographs: Sequence[Photograph], journal: Journal, out: Path, *, title: str) -> None:
-    """Write what is about all photographs, going through the journal: it may not fit into memory."""
+    """Write what is about all images, going through the journal: it may not fit into memory."""
     journal.join([photograph.file_name for photograph in photographs])
     numbers = {photograph.file_name: photograph.number for photograph in listed(photographs, journal)}
     if not numbers:
@@ -36,12 +34,12 @@ def write_lists(trained: TrainedModel, photographs: Sequence[Photograph], journa
         saved &= set(row["saved"])
         name = row["file_name"]
         images.append({"id": numbers[name], "file_name": name, "height": row["height"], "width": row["width"]})
-    # What some of the photographs have not would be wrong of all of them.
+    # What some of the images have not would be wrong of all of them.
     for what, file in (("coco", "predictions.json"), ("page", "index.html")):
         if what not in saved:
             (out / file).unlink(missing_ok=True)
     categories = [{"id": info.id, "name": info.name, "supercategory": info.group} for info in trained.labels.classes]
-    about = f"photographs parsed by {trained.name}"
+    about = f"images parsed by {trained.name}"
     write_json(
         out / "images.json",
         coco_document(images=images, annotations=[], categories=categories, description=about),
@@ -51,19 +49,22 @@ def write_lists(trained: TrainedModel, photographs: Sequence[Photograph], journa
         _write_coco(out / "predictions.json", journal, numbers)
     if "page" in saved:
         classes = [
-            Swatch(info.name, tuple(voc_palette()[info.id % 256].tolist()))
+            Swatch(info.name, trained.labels.colours[info.id])
             for info in trained.labels.classes
             if info.id != trained.labels.background
         ]
         intro = (
-            f"{count_of(len(numbers), 'photograph')}, parsed by {trained.name}. Choose classes to see the photographs that "
-            "show them all; open one to slide between photograph and result, and go on with the arrow keys."
+            f"{count_of(len(numbers), 'image')}, parsed by {trained.name}. Choose classes to see the images whose parsed map "
+            f"shows all of them. A class counts from {100 * LEAST_SHARE:g} % of an image on (1/{1 / LEAST_SHARE:.0f}), "
+            "unless you choose another share. Open an image to compare it with the result."
         )
-        write_album(out / "index.html", title, intro, classes, _pictures(trained.labels, map(journal.record, numbers)))
+        if trained.model.detects:
+            intro += f" Detected instances are counted apart: those with a score of at least {SURE:g}."
+        write_album(out / "index.html", title, intro, classes, _pictures(trained, map(journal.record, numbers)))
 
 
 def _write_coco(path: Path, journal: Journal, numbers: dict[str, int]) -> None:
-    """The results of all photographs as one JSON list."""
+    """The results of all images as one JSON list."""
     with whole_file(path) as temporary, temporary.open("w", encoding="ascii") as file:
         separator = "["
         for name, number in numbers.items():
@@ -73,11 +74,13 @@ def _write_coco(path: Path, journal: Journal, numbers: dict[str, int]) -> None:
         file.write("[]\n" if separator == "[" else "]\n")
 
 
-def _pictures(labels: LabelSet, records: Iterable[Record]) -> Iterator[Picture]:
-    places = {class_id: place for place, class_id in enumerate(id_ for id_ in labels.ids if id_ != labels.background)}
+def _pictures(trained: TrainedModel, records: Iterable[Record]) -> Iterator[Picture]:
+    labels = trained.labels
+    indices = {labels.ids[channel]: index for index, channel in enumerate(labels.foreground)}
     for record in records:
         name, pixels, save = record["name"], record["height"] * record["width"], record["saved"]
         found = sorted(record["classes"].items(), key=lambda pair: -pair[1])
+        detected = record.get("detected") if trained.model.detects else None  # records of earlier versions do not tell
         files = {"labels": f"labels/{name}.png"} if "labels" in save else {}
         if "overlay" in save:
             files["overlay"] = f"overlays/{name}.jpg"
@@ -87,6 +90,7 @@ def _pictures(labels: LabelSet, records: Iterable[Record]) -> Iterator[Picture]:
             name=record["file_name"],
             **{what: f"{folder}/{name}.jpg" for what, folder in PAGE_FOLDERS.items()},
             size=(record["height"], record["width"]),
-            shares={places[int(class_id)]: area / pixels for class_id, area in found},
+            shares={indices[int(class_id)]: area / pixels for class_id, area in found},
             files=files,
+            detections=None if detected is None else {indices[int(class_id)]: count for class_id, count in detected.items()},
         )

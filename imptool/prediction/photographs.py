@@ -1,4 +1,4 @@
-"""Which photographs are parsed, and what their results are called."""
+"""Which images are parsed, and what their results are called."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _KINDS = "jpg, png, webp, avif, jp2, bmp, tiff or gif"
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph to parse.
+    """One image to parse.
 
     Attributes:
         number: its rank among the sorted file names, from 1; the image id of its COCO results.
-        file_name: its path under the folder that holds all photographs, with "/".
+        file_name: its path under the folder that holds all images, with "/".
         name: of its results, without suffix; unlike that of any other.
     """
 
@@ -54,21 +54,21 @@ def common_folder(inputs: Sequence[str]) -> Path:
 
 
 def title_of(inputs: Sequence[str]) -> str:
-    """What photographs are called together: the name of their folder, or of the only file without its suffix."""
+    """What images are called together: the name of their folder, or of the only file without its suffix."""
     if len(inputs) == 1 and os.path.isfile(inputs[0]):
         return Path(inputs[0]).stem
     return common_folder(inputs).name or "photographs"
 
 
 def find_photographs(inputs: Sequence[str], out: Path) -> tuple[list[Photograph], list[str]]:
-    """The photographs of files, folders (with all below) and globs, sorted by name, without imptool's own results.
+    """The images of files, folders (with all below) and globs, sorted by name, without imptool's own results.
 
-    Of a dataset, its photographs.
+    Of a dataset, its images.
 
     Returns:
-        the photographs, and lines about what folders and globs hold beside them.
+        the images, and lines about what folders and globs hold beside them.
     Raises:
-        InputError: an input is not there, no photograph is left, or one that is named lies where the results go to.
+        InputError: an input is not there, no image is left, or one that is named lies where the results go to.
     """
     root = common_folder(inputs)
     found: dict[str, Path] = {}  # by absolute path: none twice
@@ -94,7 +94,7 @@ def find_photographs(inputs: Sequence[str], out: Path) -> tuple[list[Photograph]
         if paths_left:
             notes.append(f"left out: {len(paths_left):,} {what}, such as {next(iter(paths_left.values()))}")
     if not found:
-        raise InputError("; ".join([f"{' '.join(inputs)} holds no photographs ({_KINDS})", *notes]))
+        raise InputError("; ".join([f"{' '.join(inputs)} holds no images ({_KINDS})", *notes]))
     paths_by_name = sorted((path_under(root, Path(absolute)), path) for absolute, path in found.items())
     names = output_names([Path(file_name) for file_name, _ in paths_by_name])
     photographs = [
@@ -105,7 +105,7 @@ def find_photographs(inputs: Sequence[str], out: Path) -> tuple[list[Photograph]
 
 
 def output_names(relative: Sequence[Path]) -> list[str]:
-    """A name without suffix for each photograph: its path without suffix, or with it where two would share one.
+    """A name without suffix for each image: its path without suffix, or with it where two would share one.
 
     A name whose label map or overlay would be called as a folder of others ends in "_".
     """
@@ -138,7 +138,7 @@ def _base(text: str) -> str:
 def _paths_of(text: str) -> tuple[list[Path], list[Path]]:
     """The file that is named, or what a folder or glob holds; and of these the pictures of formats that are not read here."""
     if not text:
-        raise InputError("a photograph's name is empty: name files, folders or globs")
+        raise InputError("an image's name is empty: name files, folders or globs")
     path = Path(text)
     if path.is_dir():
         return find_pictures(path)
@@ -158,7 +158,7 @@ def _results_among(paths: list[Path], folder: Path, out: Path) -> set[Path]:
 
 
 def _labels_among(paths: list[Path], folder: Path) -> set[Path]:
-    """Of the pictures under a folder those that are label maps of a dataset there, whose photographs lie beside them."""
+    """Of the pictures under a folder those that are label maps of a dataset there, whose images lie beside them."""
     parents = {parent for path in paths for parent in path.relative_to(folder).parents}
     labels = {label for parent in parents for label in label_files(folder / parent)}
     return {path for path in paths if Path(os.path.abspath(path)) in labels} if labels else set()

@@ -1,4 +1,4 @@
-"""The files of one photograph: label PNG, overlay, cut-outs, and the pictures of the page."""
+"""The files of one image: label PNG, overlay, cut-outs, and the pictures of the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ SAVED = ("labels", "overlay", "coco", "cutouts", "page")
 """What can be written, in the words of `--save`."""
 
 SPECK = 1 / 5000
-"""Share of a photograph; a smaller component is no garment to cut out, and a class of which no more is seen is not found."""
+"""Share of an image; a smaller component is no garment to cut out, and a class of which no more is seen is not found."""
+
+SURE = 0.5
+"""The score from which a detection is counted on the page: most of all detections have low ones."""
 
 PAGE_FOLDERS = {"photograph": "page/photographs", "parsed": "page/parsed", "thumbnail": "page/thumbnails"}
 FOLDERS = ("labels", "overlays", "cutouts", "page")
@@ -37,9 +40,9 @@ _VIEW_SIDE, _PAGE_SIDE, _THUMBNAIL_SIDE = 2048, 1280, 360  # px of the long side
 
 @dataclass(frozen=True)
 class Loaded:
-    """What is kept of a photograph until it is parsed; the writer reads it again, as a large one takes much memory.
+    """What is kept of an image until it is parsed; the writer reads it again, as a large one takes much memory.
 
-    size: (height, width) of the photograph. network: [h, w, 3] uint8 at every scale, as the network takes them. source:
+    size: (height, width) of the image. network: [h, w, 3] uint8 at every scale, as the network takes them. source:
     `source_of` it, before it was read.
     """
 
@@ -49,7 +52,7 @@ class Loaded:
 
 
 def load(photograph: Photograph, size: Input, max_pixels: int, tta: Tta) -> Loaded:
-    """Read a photograph; InputError when it is broken."""
+    """Read an image; InputError when it is broken."""
     source = source_of(photograph) if photograph.path.is_file() else []
     image = read_image(photograph.path, max_pixels=max_pixels)
     return Loaded((image.shape[0], image.shape[1]), tta.resize(image, size), source)
@@ -58,10 +61,10 @@ def load(photograph: Photograph, size: Input, max_pixels: int, tta: Tta) -> Load
 def write_results(
     photograph: Photograph, source: list[int], prediction: Prediction, labels: LabelSet, out: Path, save: frozenset[str]
 ) -> tuple[Record, list[Record] | None]:
-    """Write the files of one photograph, each whole or not at all; give what the journal tells of it, and its COCO results.
+    """Write the files of one image, each whole or not at all; give what the journal tells of it, and its COCO results.
 
     Raises:
-        InputError: the photograph is no longer what was parsed.
+        InputError: the image is no longer what was parsed.
     """
     assert prediction.channels is not None
     _check_source(photograph, source)
@@ -79,7 +82,8 @@ def write_results(
         "height": ids.shape[0],
         "width": ids.shape[1],
         "classes": {str(class_id): area for class_id, area in areas.items() if area >= least},
-        "instances": Counter(str(labels.ids[labels.things[label - 1]]) for label in prediction.labels.tolist()),
+        "instances": _count(prediction, labels, least_score=0),
+        "detected": _count(prediction, labels, least_score=SURE),
     }
     files = _names(photograph.name, save)
     if "labels" in save:
@@ -96,8 +100,14 @@ def write_results(
     return record, coco_results(prediction, labels, image_id=None) if "coco" in save else None
 
 
+def _count(prediction: Prediction, labels: LabelSet, *, least_score: float) -> Counter[str]:
+    """Detections of each class id with at least a score."""
+    sure = prediction.labels[prediction.scores >= least_score].tolist()
+    return Counter(str(labels.ids[labels.things[label - 1]]) for label in sure)
+
+
 def source_of(photograph: Photograph) -> list[int]:
-    """What tells a photograph from another one of the same name: its bytes and the time of its last change."""
+    """What tells an image from another one of the same name: its bytes and the time of its last change."""
     status = photograph.path.stat()
     return [status.st_size, status.st_mtime_ns]
 
@@ -117,7 +127,7 @@ def are_whole(record: Record, out: Path) -> bool:
 
 
 def _names(name: str, save: frozenset[str]) -> list[str]:
-    """The files of a photograph that is called so, but for its cut-outs."""
+    """The files of an image that is called so, but for its cut-outs."""
     files = {
         "labels": [f"labels/{name}.png"],
         "overlay": [f"overlays/{name}.jpg"],
@@ -129,18 +139,21 @@ def _names(name: str, save: frozenset[str]) -> list[str]:
 def _write_views(name: str, view: np.ndarray, ids: np.ndarray, labels: LabelSet, out: Path, save: frozenset[str]) -> None:
     names = dict(zip(labels.ids, labels.names, strict=True))
     if "overlay" in save:
-        _write_jpeg(out / "overlays" / f"{name}.jpg", overlay(view, ids, class_names=names, background=labels.background))
+        _write_jpeg(
+            out / "overlays" / f"{name}.jpg",
+            overlay(view, ids, class_names=names, background=labels.background, colours=labels.colours),
+        )
     if "page" in save:
         photograph = _at_most(view, _PAGE_SIDE)
         shown = [class_id for class_id in labels.ids if class_id != labels.background]
-        parsed = colour_classes(photograph, _nearest(ids, photograph), ids=shown, alpha=0.6)
+        parsed = colour_classes(photograph, _nearest(ids, photograph), ids=shown, alpha=0.6, colours=labels.colours)
         pictures = {"photograph": photograph, "parsed": parsed, "thumbnail": _at_most(parsed, _THUMBNAIL_SIDE)}
         for what, picture in pictures.items():
             _write_jpeg(out / PAGE_FOLDERS[what] / f"{name}.jpg", picture)
 
 
 def _write_cutouts(name: str, image: np.ndarray, components: Instances, labels: LabelSet, out: Path, least: float) -> list[str]:
-    """Cut every component out of the photograph, transparent around it, the largest of a class first; give the files' names."""
+    """Cut every component out of the image, transparent around it, the largest of a class first; give the files' names."""
     class_names = dict(zip(labels.ids, labels.names, strict=True))
     written: list[str] = []
     numbers = Counter[str]()

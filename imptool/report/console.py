@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
@@ -16,6 +17,8 @@ import rich.console
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+
+WIDTH = 80  # columns that every terminal has
 
 # C0 (but tabs), DEL, C1, line and paragraph separators, and what changes the direction of the text around it.
 _CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -29,6 +32,13 @@ def plain(line: str) -> str:
 def plain_lines(text: str) -> str:
     """The same of a text whose line breaks are our own."""
     return "\n".join(map(plain, text.split("\n")))
+
+
+def wrapped(text: str, first: str = "", others: str = "") -> list[str]:
+    """A text in lines of 80 columns that begin with `first` and `others`; a path stays whole, so that it can be copied."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
+    )
 
 
 class Console(rich.console.Console):

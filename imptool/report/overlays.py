@@ -1,4 +1,4 @@
-"""Semantic maps over their photographs, for people to look at."""
+"""Semantic maps and instances over their images, for people to look at."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from imptool.data.label_set import MAX_ID, IdTable
-from imptool.data.palette import voc_palette
+from imptool.data.palette import class_colour, instance_palette
+
+Colour = tuple[int, int, int]
 
 
 def overlay(
@@ -24,41 +24,51 @@ def overlay(
     class_names: Mapping[int, str],
     background: int | None,
     alpha: float = 0.5,
+    colours: Mapping[int, Colour] | None = None,
 ) -> np.ndarray:
-    """The photograph with coloured, outlined classes, their names where they fit, and beside it a legend of all found.
+    """The image with coloured, outlined classes, their names where they fit, and beside it a legend of all found.
 
     Args:
         image: [H, W, 3] uint8, RGB.
-        semantic_map: [H, W] class ids. Background and ids without a name (the ignore id) stay the plain photograph.
+        semantic_map: [H, W] class ids. Background and ids without a name (the ignore id) stay the plain image.
         class_names: {id: name}; a name of any length and script. What the font cannot draw is left out, and a name of
             which nothing is left becomes "class <id>".
         background: the id of the background, or None if every class gets a colour.
         alpha: weight of the colour, 0..1.
+        colours: {id: (R, G, B)}; the palette's for those without one.
     Returns:
-        [H, W + legend, 3] uint8. Without any class there is no legend; a photograph lower than one line of text is
+        [H, W + legend, 3] uint8. Without any class there is no legend; an image lower than one line of text is
         extended in white.
     Raises:
         ValueError: image is not [H, W, 3] uint8, or the map has another size.
     """
     shown = {index: name for index, name in class_names.items() if index != background}
-    coloured = colour_classes(image, semantic_map, ids=list(shown), alpha=alpha)
+    coloured = colour_classes(image, semantic_map, ids=list(shown), alpha=alpha, colours=colours)
     found = sorted(set(np.unique(semantic_map).tolist()) & set(shown))
     if not found:
         return coloured
     labels = {index: drawable(shown[index]) or f"class {index}" for index in found}
-    # In px of the photograph: as legible in a large one as in a small one.
+    # In px of the image: as legible in a large one as in a small one.
     font = ImageFont.truetype(_font_path(), max(12, round(max(semantic_map.shape) / 48)))
-    legend = _legend(labels, font, least_height=image.shape[0])
+    legend = _legend(labels, font, _colours_of(found, colours), least_height=image.shape[0])
     picture = Image.new("RGB", (image.shape[1] + legend.width, legend.height), "white")
     picture.paste(_with_names(coloured, semantic_map, labels, font), (0, 0))
     picture.paste(legend, (image.shape[1], 0))
     return np.asarray(picture)
 
 
-def colour_classes(image: np.ndarray, semantic_map: np.ndarray, *, ids: Sequence[int], alpha: float = 0.5) -> np.ndarray:
-    """The photograph with the given classes blended in their palette colours and outlined: [H, W, 3] uint8.
+def colour_classes(
+    image: np.ndarray,
+    semantic_map: np.ndarray,
+    *,
+    ids: Sequence[int],
+    alpha: float = 0.5,
+    colours: Mapping[int, Colour] | None = None,
+) -> np.ndarray:
+    """The image with the given classes blended in their colours and outlined: [H, W, 3] uint8.
 
-    The outline lies inside each class and grows with the photograph, so that it stays thin but visible.
+    The outline lies inside each class and grows with the image, so that it stays thin but visible. `colours` is
+    {id: (R, G, B)}; classes without one have the palette's.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be [H, W, 3] uint8, got {image.shape} {image.dtype}")
@@ -66,11 +76,20 @@ def colour_classes(image: np.ndarray, semantic_map: np.ndarray, *, ids: Sequence
         raise ValueError(f"the map must have the image's size {image.shape[:2]}, got {semantic_map.shape}")
     table = np.zeros(MAX_ID + 1, np.int64)  # number of a class, 0 for what stays plain
     table[list(ids)] = np.arange(1, len(ids) + 1)
-    numbers = IdTable(table).look_up(semantic_map)[0]
-    palette = np.concatenate([np.zeros((1, 3), np.uint8), voc_palette()[np.asarray(ids, np.int64) % 256]])
-    colours = _look_up_colours(numbers, palette)
-    result = cv2.addWeighted(image, 1 - alpha, colours, alpha, 0)
-    cv2.copyTo(colours, _outlines(numbers), result)
+    return _colour_numbers(image, IdTable(table).look_up(semantic_map)[0], _colours_of(ids, colours), alpha)
+
+
+def _colours_of(ids: Sequence[int], colours: Mapping[int, Colour] | None) -> np.ndarray:
+    """The colours of classes, [N, 3] uint8."""
+    known = colours or {}
+    return np.array([known.get(class_id) or class_colour(class_id) for class_id in ids], np.uint8).reshape(-1, 3)
+
+
+def _colour_numbers(image: np.ndarray, numbers: np.ndarray, colours: np.ndarray, alpha: float) -> np.ndarray:
+    """The image with number n of [H, W] blended in colours[n - 1] and outlined; 0 stays plain."""
+    painted = _look_up_colours(numbers, np.concatenate([np.zeros((1, 3), np.uint8), colours]))
+    result = cv2.addWeighted(image, 1 - alpha, painted, alpha, 0)
+    cv2.copyTo(painted, _outlines(numbers), result)
     return cv2.copyTo(image, (numbers == 0).astype(np.uint8), result)
 
 
@@ -84,32 +103,42 @@ def _look_up_colours(numbers: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def colour_instances(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Every instance in a colour of its own over the greyed photograph, larger ones first: [H, W, 3] uint8.
+    """Instances over the pale grey image, larger ones first, in colours that no class has: [H, W, 3] uint8.
+
+    Every instance has a colour of its own as far as there are colours; then they begin again, but never beside themselves.
 
     Args:
         image: [H, W, 3] uint8, RGB.
         masks: [N, H, W] uint8, 1 in the instance.
     """
-    numbers = np.zeros(image.shape[:2], np.int64)
-    for colour, index in enumerate(np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable").tolist(), start=1):
-        numbers[masks[index] > 0] = 1 + colour % 254
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return colour_classes(grey, numbers, ids=range(1, 256), alpha=0.6)
+    colours = instance_palette()
+    numbers, uses = np.zeros(image.shape[:2], np.uint8), [0] * len(colours)
+    for index in np.argsort(-masks.sum(axis=(1, 2), dtype=np.int64), kind="stable").tolist():
+        near = np.unique(numbers[cv2.dilate(masks[index], np.ones((3, 3), np.uint8)) > 0]).tolist()
+        # Free of its neighbours first, then rarely used; with more neighbours than colours there is no better one.
+        colour = min(range(len(colours)), key=lambda colour: (colour + 1 in near, uses[colour]))
+        uses[colour] += 1
+        numbers[masks[index] > 0] = 1 + colour
+    return _colour_numbers(_pale(image), numbers, colours, alpha=0.8)
 
 
 def colour_errors(image: np.ndarray, wrong: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Wrong pixels in red and ignored ones in blue over the greyed photograph: [H, W, 3] uint8.
+    """Wrong pixels in red and ignored ones in blue over the pale grey image: [H, W, 3] uint8.
 
     Args:
         image: [H, W, 3] uint8, RGB.
         wrong, ignored: [H, W] bool.
     """
-    pale = cv2.addWeighted(
-        cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), 0.5, np.full_like(image, 255), 0.5, 0
-    )
+    pale = _pale(image)
     for where, colour in ((wrong, (213, 0, 0)), (ignored, (120, 160, 220))):
         pale[where] = (0.25 * pale[where] + 0.75 * np.array(colour)).astype(np.uint8)
     return pale
+
+
+def _pale(image: np.ndarray) -> np.ndarray:
+    """The image in grey, half way to white, so that dark colours stand out."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(grey, 0.5, np.full_like(image, 255), 0.5, 0)
 
 
 def colour_canvas(canvas: np.ndarray, ids: Sequence[int], *, size: tuple[int, int]) -> np.ndarray:
@@ -122,7 +151,7 @@ def colour_canvas(canvas: np.ndarray, ids: Sequence[int], *, size: tuple[int, in
         ids: the class id of each layer.
         size: (H, W) of the picture; its cells are shown as they are.
     """
-    colours = voc_palette()[np.asarray(ids)[canvas.argmax(axis=0)] % 256]
+    colours = _colours_of(ids, None)[canvas.argmax(axis=0)]
     picture = np.rint(colours * np.sqrt(np.clip(canvas.max(axis=0), 0, 1))[..., None]).astype(np.uint8)
     return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_NEAREST)
 
@@ -164,7 +193,7 @@ def _with_names(
     return picture
 
 
-def _legend(labels: Mapping[int, str], font: ImageFont.FreeTypeFont, *, least_height: int) -> Image.Image:
+def _legend(labels: Mapping[int, str], font: ImageFont.FreeTypeFont, colours: np.ndarray, *, least_height: int) -> Image.Image:
     """Swatches and names, in as many columns as the height asks for."""
     size = round(font.size)
     row = round(1.6 * size)
@@ -173,10 +202,10 @@ def _legend(labels: Mapping[int, str], font: ImageFont.FreeTypeFont, *, least_he
     rows = max(1, least_height // row)
     strip = Image.new("RGB", (column * -(-len(names) // rows), max(least_height, row)), "white")
     draw = ImageDraw.Draw(strip)
-    for place, (index, name) in enumerate(names.items()):
+    for place, name in enumerate(names.values()):
         left, middle = place // rows * column + size // 2, place % rows * row + row // 2
         swatch = (left, middle - size // 2, left + size, middle - size // 2 + size)
-        draw.rectangle(swatch, fill=tuple(voc_palette()[index % 256].tolist()), outline="grey")
+        draw.rectangle(swatch, fill=tuple(colours[place].tolist()), outline="grey")
         draw.text((left + 3 * size // 2, middle), name, fill="black", font=font, anchor="lm")
     return strip
 
@@ -198,9 +227,13 @@ def drawable(name: str) -> str:
 
 @cache
 def _drawable_characters() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
     return frozenset(FT2Font(_font_path()).get_charmap())
 
 
 def _font_path() -> str:
     """DejaVu Sans, which comes with matplotlib: Pillow's own font has hardly more than ASCII."""
+    import matplotlib  # takes time to import, and many commands draw nothing
+
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

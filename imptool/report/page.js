@@ -51,7 +51,7 @@ const viewer = element("dialog", { className: "viewer", tabIndex: -1 });
 const [image, words] = [element("img"), element("p")];
 const arrow = (label, sign, step) =>
   element("button", { type: "button", ariaLabel: label, textContent: sign, onclick: () => show(pictures[shown + step]) });
-const [before, after] = [arrow("Picture before", "‹", -1), arrow("Picture after", "›", 1)];
+const [before, after] = [arrow("Previous picture", "‹", -1), arrow("Next picture", "›", 1)];
 const close = element("button", { type: "button", ariaLabel: "Close", textContent: "×" });
 viewer.append(image, before, words, after, close);
 document.body.append(viewer);

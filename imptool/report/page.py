@@ -76,10 +76,10 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Example:
-    """A photograph with what was made of it.
+    """An image with what was made of it.
 
     Attributes:
-        name: whatever names the photograph.
+        name: whatever names the image.
         pictures: {caption: path relative to the page, or the picture itself}, in the order to show.
         classes: the legend beneath.
         note: a short remark beside the name, such as the picture's accuracy.
@@ -141,7 +141,7 @@ def table_html(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, captio
 
 
 def figure_html(src: str | Embedded, alt: str, caption: str) -> Html:
-    """A plot, drawn dark on white, with its caption. In the dark it is shown inverted, so it must not be a photograph.
+    """A plot, drawn dark on white, with its caption. In the dark it is shown inverted, so it must not be an image.
 
     Args:
         src: a path relative to the page, or the picture itself.
@@ -161,7 +161,7 @@ def gallery_html(examples: Sequence[Example]) -> Html:
         ValueError: a path is not relative to the page.
     """
     if not examples:
-        return text_html("There are no photographs.")
+        return text_html("There are no images.")
     most = max(len(example.pictures) for example in examples)
     rows = "\n".join(_example(example) for example in examples)
     return Html(f'<div class="gallery" style="--pictures: {most}">\n{rows}\n</div>')

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
@@ -209,6 +210,43 @@ def plot_curves(path: Path, curves: Mapping[str, Mapping[int, Sequence[float]]])
     return _save_both(figure, path)
 
 
+def plot_training(path: Path, stages: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> list[Path]:
+    """Draw how a run learned: its losses, its learning rate and, where it was measured, mIOU on the val split.
+
+    Args:
+        path: the PNG; the SVG stands beside it.
+        stages: {stage: {name: (iteration of the stage, value) in their order}}, one stage after the other, which a line parts.
+            `lr` and `val_miou` (0..1) have panels of their own, all other names are losses.
+    Returns:
+        the paths of the PNG and the SVG.
+    """
+    apart = {"lr": "learning rate", "val_miou": "mIOU on the val split (%)"}
+    names = list(dict.fromkeys(name for curves in stages.values() for name in curves))
+    panels = [("loss", [name for name in names if name not in apart])]
+    panels += [(apart[name], [name]) for name in apart if name in names]
+    figure = _figure(5.2 * len(panels), 4.2)
+    for axes, (title, shown) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        first = 0
+        for place, curves in enumerate(stages.values()):
+            if place:
+                axes.axvline(first, color="#bbbbbb", linewidth=1)
+            for colour, name in zip(cycle(COLOURS), shown, strict=False):
+                points = np.array(curves.get(name, ()), float).reshape(-1, 2) * (1, 100 if name == "val_miou" else 1)
+                width, marker = (2, "o") if name in ("loss", "val_miou") else (1, "")
+                label = None if place else name.replace("_", " ")
+                axes.plot(
+                    first + points[:, 0], points[:, 1], color=colour, linewidth=width, marker=marker, markersize=3, label=label
+                )
+            first += max((points[-1][0] for points in curves.values() if points), default=0)
+        axes.set(xlabel="iterations", ylabel=title, xlim=(0, None), ylim=(0, None))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(shown) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    return _save_both(figure, path)
+
+
 def plot_gain(
     path: Path, points: Sequence[tuple[str, float, float, float, float]], *, label: str = "gain in mIOU (points)"
 ) -> list[Path]:
@@ -349,7 +387,7 @@ def plot_areas(path: Path, names: Sequence[str], areas: Sequence[np.ndarray]) ->
         axes.vlines(middle, rows - 0.3, rows + 0.3, color="tab:orange")
         axes.set_yticks(rows, _labels([names[place] for place in there]))
         axes.invert_yaxis()
-    axes.set_xlabel("side of a square of the same area (px)")
+    axes.set_xlabel("side (square root of the area, px)")
     _finish(axes)
     _save(figure, path)
 
@@ -370,7 +408,7 @@ def plot_histogram(path: Path, values: np.ndarray, what: str, of: str) -> None:
 
 
 def plot_together(path: Path, names: Sequence[str], together: np.ndarray) -> None:
-    """Write a PNG of which classes occur together: [C, C] photographs with both, shown as shares of the row's class."""
+    """Write a PNG of which classes occur together: [C, C] images with both, shown as shares of the row's class."""
     side = 2 + 0.3 * len(names)
     figure = _figure(max(9, side + 1.5), side)
     axes = figure.subplots()
@@ -381,8 +419,24 @@ def plot_together(path: Path, names: Sequence[str], together: np.ndarray) -> Non
         axes.set_xticks(range(len(names)), _labels(names), rotation=90)
         axes.set_yticks(range(len(names)), _labels(names))
         figure.colorbar(picture, ax=axes, label="%", shrink=0.7)
-    axes.set(xlabel="also show", ylabel="photographs with")
+    axes.set(xlabel="also show", ylabel="images with")
     _save(figure, path)
+
+
+def plot_overlay(image: np.ndarray, overlay: np.ndarray, colours: Mapping[str, tuple[int, int, int]]) -> Figure:
+    """Draw an image, the same with classes drawn over it, and a legend below.
+
+    Args:
+        image, overlay: [H, W, 3] uint8, RGB.
+        colours: {class name: (R, G, B)}.
+    """
+    height, width = image.shape[:2]
+    figure = _figure(9, min(max(4.5 * height / width, 1.5), 9) + 0.3 * -(-len(colours) // 4))
+    for axes, picture in zip(figure.subplots(1, 2), (image, overlay), strict=True):
+        axes.imshow(picture)
+        axes.set_axis_off()
+    _legend_below(figure, [Patch(facecolor=tuple(np.array(colour) / 255)) for colour in colours.values()], colours)
+    return figure
 
 
 def _labels(names: Sequence[str], most: int = 30) -> list[str]:

@@ -82,7 +82,7 @@ def say(console: Console, line: str) -> None:
 
 
 def count_of(number: int, noun: str) -> str:
-    """ "1 photograph", "1,200 photographs"."""
+    """ "1 image", "1,200 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

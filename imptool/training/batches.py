@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import traceback
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -60,6 +61,8 @@ def load_batches(
         InputError: the workers have failed, as where shared memory is full.
     """
     rank, world_size = distributed.rank(), distributed.world_size()
+    # Who asks for more workers than there are cores knows it; torch says so in five lines.
+    warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
     try:
         yield from _grouped(
             DataLoader(
@@ -80,7 +83,7 @@ def load_batches(
         if not workers or not lines:
             raise
         raise InputError(
-            f"the workers that read photographs have failed ({lines[-1].strip()}): "
+            f"the workers that read images have failed ({lines[-1].strip()}): "
             "use --workers 0, or fewer, or enlarge /dev/shm; --resume goes on from the last checkpoint"
         ) from error
 

@@ -15,6 +15,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from imptool import distributed
+from imptool.checkpoint import CURVES
 from imptool.files import JOURNAL_FILE, InputError, read_bytes, whole_file
 from imptool.journal import checksum
 
@@ -45,7 +46,7 @@ class StageLog:
             self.board.close()
 
     def add(self, values: Mapping[str, float], *, images: int) -> None:
-        """Add an iteration's values, of as many photographs in this process; every iteration has the same names."""
+        """Add an iteration's values, of as many images in this process; every iteration has the same names."""
         for name, value in {**values, _ADDED: 1.0}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.images += images
@@ -127,6 +128,21 @@ def cut_log(run: Path, stages: Sequence[str], stage: str, iteration: int, *, wri
             raise InputError(
                 f"{path} is not what this run wrote up to its checkpoint: restore it, or remove it to go on without"
             )
+
+
+def write_curves(run: Path) -> list[Path]:
+    """Draw the log of a run as PNG and SVG; give their paths."""
+    from imptool.report.plots import plot_training  # matplotlib takes a second
+
+    stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in read_bytes(run / LOG, JOURNAL_FILE).splitlines():
+        values = json.loads(line)
+        curves = stages.setdefault(values.pop("stage"), {})
+        iteration = values.pop("iteration")
+        for name, value in values.items():
+            if name not in ("images_per_second", "canvas_nonempty"):
+                curves.setdefault(name, []).append((iteration, value))
+    return plot_training(run / CURVES, stages)
 
 
 def _place_of(line: bytes, stages: Sequence[str]) -> tuple[int, int] | None:

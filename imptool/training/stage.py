@@ -27,6 +27,7 @@ from imptool.checkpoint import (
     save_weights,
 )
 from imptool.data.dataset import Dataset
+from imptool.data.layouts import Item
 from imptool.data.samples import Sample, TrainingSamples, read_pair
 from imptool.files import InputError, read_ahead
 from imptool.metrics.confusion import confusion_matrix, summarize, tally
@@ -51,7 +52,7 @@ class Diverged(InputError):
 class StageJob:
     """A stage that is being trained.
 
-    stop: signals that have come. unreadable: photograph -> problem. best: the best mIOU on the val split so far, and where.
+    stop: signals that have come. unreadable: image -> problem. best: the best mIOU on the val split so far, and where.
     average: the moving average of the weights, where the solver has one: it is what is measured and saved.
     """
 
@@ -85,7 +86,7 @@ class StageJob:
 
         Raises:
             Diverged: a loss or gradient is not finite.
-            InputError: memory does not suffice, or no photograph can be read.
+            InputError: memory does not suffice, or no image can be read.
             Interrupted: a signal has come, and the checkpoint is written.
         """
         solver, start, total = self.recipe.solver, 0, self.stage.iterations
@@ -134,11 +135,11 @@ class StageJob:
         return DistributedDataParallel(self.model, device_ids=devices)
 
     def _take_problems(self, parts: Sequence[Sequence[Sample]]) -> None:
-        """Remember photographs that could not be read and that others stand in for; they are told at the end of the run."""
+        """Remember images that could not be read and that others stand in for; they are told at the end of the run."""
         for sample in (sample for part in parts for sample in part):
             self.unreadable |= sample.problems
             if not sample.target:
-                raise InputError(f"none of the photographs can be read, such as: {next(iter(sample.problems.values()))}")
+                raise InputError(f"none of the images can be read, such as: {next(iter(sample.problems.values()))}")
 
     def _step(
         self, network: torch.nn.Module, iteration: int, parts: Sequence[Sequence[Sample]], optimizer: torch.optim.Optimizer
@@ -159,7 +160,7 @@ class StageJob:
             if not _is_out_of_memory(error):
                 raise
             raise InputError(
-                f"out of memory at iteration {iteration} of stage {self.name}, photographs {names}: lower solver.batch or "
+                f"out of memory at iteration {iteration} of stage {self.name}, images {names}: lower solver.batch or "
                 "raise solver.accumulate, or lower input.short_side, detector.proposals_train or detector.rois_per_image; "
                 "compute.precision=bfloat16 takes less too"
             ) from error
@@ -180,7 +181,7 @@ class StageJob:
             images = [sample.image.to(self.device) for sample in part]
             targets = [{key: value.to(self.device) for key, value in sample.target.items()} for sample in part]
             losses, canvas = network(images, targets)
-            weights = self.recipe.losses.model_dump(exclude={"hardest"})
+            weights = self.recipe.losses.model_dump(exclude={"ohem"})
             total = sum((weights[name] * loss for name, loss in losses.items()), torch.zeros((), device=self.device))
             (total / count).backward()
         values = {name: loss.detach() for name, loss in losses.items()} | {"loss": total.detach()}
@@ -193,11 +194,11 @@ class StageJob:
         wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
         if wrong is None:
             return
-        if wrong == "gradient":  # which all processes share: any one's photographs may be at fault
+        if wrong == "gradient":  # which all processes share: any one's images may be at fault
             names = ", ".join(distributed.gather(names))
         kept = latest_checkpoint(self.run)
         raise Diverged(
-            f"{wrong} is {values[wrong]} at iteration {iteration} of stage {self.name}, photographs {names}; "
+            f"{wrong} is {values[wrong]} at iteration {iteration} of stage {self.name}, images {names}; "
             f"{f'the last checkpoint is {kept}' if kept else 'there is no checkpoint yet'}; "
             f"lower solver.lr, or set solver.clip_norm, in a new run"
         )
@@ -223,16 +224,25 @@ class StageJob:
             return True
         log.write(iteration, {"val_miou": miou})
         better = miou > self.best.get("miou", -1.0)
-        say(self.console, f"{self.name} {iteration}: val mIOU {miou:.2%}" + (", the best so far" if better else ""))
+        measured, all_ = len(self._val_items()), len(self.dataset.split(self.recipe.val_split))
+        of = f" on {measured} of {all_:,} images" if measured < all_ else ""
+        say(self.console, f"{self.name} {iteration}: val mIOU {miou:.2%}{of}" + (", the best so far" if better else ""))
         if better:
             self.best = {"miou": miou, "iteration": float(iteration)}
             if distributed.is_main():
                 save_weights(self.run / BEST, self.trained, self.model_name, self.recipe, self.dataset.labels)
         return True
 
+    def _val_items(self) -> Sequence[Item]:
+        """The images that mIOU is measured on while training: of the val split all, or as many as the recipe says."""
+        items, asked = self.dataset.split(self.recipe.val_split), self.recipe.evaluate_images
+        if asked is None or asked >= len(items):
+            return items
+        return [items[place] for place in np.linspace(0, len(items) - 1, asked).round().astype(int)]
+
     def _val_miou(self) -> float | None:
-        """Mean IOU over the foreground classes of the val split, as `imptool eval` gives it; None after a signal."""
-        labels, items = self.dataset.labels, distributed.own_share(self.dataset.split(self.recipe.val_split))
+        """Mean IOU over the foreground classes of those images, as `imptool eval` gives it of all; None after a signal."""
+        labels, items = self.dataset.labels, distributed.own_share(self._val_items())
         total = np.zeros((len(labels.classes),) * 2, np.int64)
         model = self.trained.eval()
         distributed.share_buffers(model)

@@ -3,7 +3,7 @@
     python kernels/bench/sampling.py FOLDER-OF-LABEL-MAPS [--background 0] [--count 200]
 
 A component's exact mask, cropped to its box, becomes a 28 x 28 mask by averaging areas, as a perfect mask head would
-give it. It is projected onto a canvas of a quarter of the resized photograph, as the models do, cut at 0.5, and compared with
+give it. It is projected onto a canvas of a quarter of the resized image, as the models do, cut at 0.5, and compared with
 the component's mask averaged onto the canvas's pixels, cut at 0.5. Components that vanish there are left out. Printed is the
 mean over components of the intersection over union, for each short side. `floor/ceil` grows every cell to whole pixels.
 """

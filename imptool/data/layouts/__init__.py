@@ -1,4 +1,4 @@
-"""Source layouts: how photographs and their labels lie on disk. A new layout is one file and one row here."""
+"""Source layouts: how images and their labels lie on disk. A new layout is one file and one row here."""
 
 from __future__ import annotations
 

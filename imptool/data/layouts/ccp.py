@@ -16,7 +16,7 @@ _TAG_FOLDERS = ("image-level", "annotations/image-level")
 
 
 def find_items(root: Path, where: Where) -> Found:
-    """Pair CCP's photographs with their maps; photographs that have image tags only are no part of the dataset."""
+    """Pair CCP's images with their maps; images that have image tags only are no part of the dataset."""
     photos = photo_folder(root, None, ("photos",))
     maps = {path.stem: path for name in _MAT_FOLDERS for path in sorted((root / name).glob("*.mat"))}
     maps |= label_maps(root / "labels") if (root / "labels").is_dir() else {}

@@ -1,4 +1,4 @@
-"""Where COCO's JSON files and the photographs that they list lie, as tools unzip them."""
+"""Where COCO's JSON files and the images that they list lie, as tools unzip them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from imptool.data.layouts.pairs import (
 from imptool.files import InputError
 
 _RESULTS = ("metrics.json", "problems.json")  # of eval and inspect, beside their plots
-_PHOTOGRAPHS = ("images", "data")  # folders of photographs beside or under that of a split; FiftyOne's is data/
+_PHOTOGRAPHS = ("images", "data")  # folders of images beside or under that of a split; FiftyOne's is data/
 _WORDS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}  # of splits, as they are called as well
 _KINDS = ("instances_", "panoptic_", "captions_", "person_keypoints_", "stuff_", "image_info_")  # of COCO's files
 
 
 def annotation_files(root: Path, where: Where, kind: str) -> dict[str, Path]:
-    """{split: JSON}: those of the description, else all in `annotations/`, else all in the root, else one beside photographs.
+    """{split: JSON}: those of the description, else all in `annotations/`, else all in the root, else one beside images.
 
     Of what COCO lays together, files of another kind than `kind` ("instances_", "panoptic_") are left out.
     """
@@ -62,7 +62,7 @@ def annotation_files(root: Path, where: Where, kind: str) -> dict[str, Path]:
 def find_jsons(root: Path, kind: str = "instances_") -> dict[str, Path]:
     """{name: JSON} in a folder as tools unzip it; empty where there is none.
 
-    As COCO and CVAT have them in annotations/, or in the folder itself; or as Roboflow has them, one beside the photographs
+    As COCO and CVAT have them in annotations/, or in the folder itself; or as Roboflow has them, one beside the images
     of each split.
     """
     for folder in (root / "annotations", root):
@@ -93,14 +93,14 @@ def _holds_pictures(folder: Path) -> bool:
 def photo_root(
     root: Path, where: Where, split: str, path: Path, rows: Sequence[Any], *, besides: Collection[Path] = ()
 ) -> Path:
-    """The folder that the file names of a JSON are relative to: of those where tools lay photographs, that with most of them.
+    """The folder that the file names of a JSON are relative to: of those where tools lay images, that with most of them.
 
     Looked for in images/, photos/ and the root (or in the folder that the description names): in the folder of the split
     there, beside the JSON, and outright.
 
     Args:
         rows: the JSON's images.
-        besides: pictures that are no photographs.
+        besides: pictures that are no images.
     """
     named = folder_of_split(where.photographs, split)
     if isinstance(where.photographs, dict) and named is not None:
@@ -120,7 +120,7 @@ def photo_root(
 
 
 def _called_alike(root: Path, names: Sequence[str]) -> list[Path]:
-    """Folders of photographs whose names have the word of a split in them, as imgs/train, validation or train_images have."""
+    """Folders of images whose names have the word of a split in them, as imgs/train, validation or train_images have."""
     words = {word for name in names for word in _split_words(name)}
     folders = [*sorted(root.glob("[!.]*/")), *sorted(root.glob("[!.]*/[!.]*/"))]
     fitting = [folder for folder in folders if not words.isdisjoint(_split_words(folder.name))]
@@ -133,7 +133,7 @@ def _split_words(name: str) -> set[str]:
 
 
 def _names_of(path: Path) -> list[str]:
-    """What the split of a JSON, and the folder of its photographs, may be called: train2017 of instances_train2017.json."""
+    """What the split of a JSON, and the folder of its images, may be called: train2017 of instances_train2017.json."""
     last = path.stem.rpartition("_")[2]
     beside = [] if is_label_folder(path.parent.name) else [path.parent.name]
     names = [
@@ -168,14 +168,14 @@ def once(item: Item, stems: set[str]) -> Item:
 
 
 def with_photographs(found: Mapping[str, tuple[Path, Sequence[Item]]]) -> tuple[list[Item], dict[str, list[str]]]:
-    """The items of all splits with their photographs as they are called on disk, and {split: stems}.
+    """The items of all splits with their images as they are called on disk, and {split: stems}.
 
-    A photograph that is missing where others are there is a problem; where all are missing the labels stand alone.
+    An image that is missing where others are there is a problem; where all are missing the labels stand alone.
 
     Args:
-        found: {split: the folder of its photographs, its items}.
+        found: {split: the folder of its images, its items}.
     Raises:
-        InputError: a split has none of its photographs, though another one has; or all of them are those of another split.
+        InputError: a split has none of its images, though another one has; or all of them are those of another split.
     """
     joined = join_splits({split: (photos, _locate(items, photos)) for split, (photos, items) in found.items()})
     here = {split: any(item.image != item.label and is_there(item.image) for item in items) for split, items in joined.items()}
@@ -189,15 +189,15 @@ def with_photographs(found: Mapping[str, tuple[Path, Sequence[Item]]]) -> tuple[
             items = [_lost(item) if lost else item for item, lost in zip(items, missing, strict=True)]
         if items and all(item.stem in stems for item in items):
             raise InputError(
-                f"{items[0].label} lists the photographs of another split ({items[0].image.name}): where each split has a "
-                f"folder of its own, name them in a YAML (photographs: {{{split}: folder, ...}}), else keep one of the files"
+                f"{items[0].label} lists the images of another split ({items[0].image.name}): where each split has a "
+                f"folder of its own, name them in a YAML (images: {{{split}: folder, ...}}), else keep one of the files"
             )
         whole += [once(item, stems) for item in items]
     return whole, {split: [item.stem for item in items] for split, items in joined.items()}
 
 
 def _locate(items: Sequence[Item], photos: Path) -> list[Item]:
-    """Items whose photographs are not there by their very names, with the files that fit; another suffix is told."""
+    """Items whose images are not there by their very names, with the files that fit; another suffix is told."""
     names = [path_under(photos, item.image) if item.image != item.label else None for item in items]
     missing = {name: item.label for name, item in zip(names, items, strict=True) if name and not is_there(item.image)}
     if not missing:
@@ -229,8 +229,8 @@ def _lost(item: Item) -> Item:
 
 def _none_found(item: Item, photos: Path) -> str:
     there = pictures_in(photos)
-    found = f"there is {photos / there[0]}" if there else f"{photos} holds no photograph"
+    found = f"there is {photos / there[0]}" if there else f"{photos} holds no image"
     return (
-        f"none of the photographs that {item.label} lists was found: expected {item.image}, {found}; "
-        "a dataset YAML names their folder (photographs: {train: folder, ...}), or the JSON files to read (annotations)"
+        f"none of the images that {item.label} lists was found: expected {item.image}, {found}; "
+        "a dataset YAML names their folder (images: {train: folder, ...}), or the JSON files to read (annotations)"
     )

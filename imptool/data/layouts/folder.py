@@ -1,7 +1,7 @@
 """`folder`: `images/` or `photos/`, and `labels/` with PNGs of the same stems; subfolders are followed.
 
 Other folder names (`photographs`, `labels`; or one for each split), endings (`suffixes: [_img.jpg, _gt.png]`) and colours in
-place of ids (`colours`) are stated in a dataset YAML. Without photographs the label maps stand alone.
+place of ids (`colours`) are stated in a dataset YAML. Without images the label maps stand alone.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ KEYS = frozenset({"photographs", "labels", "suffixes", "colours"})
 
 
 def find_items(root: Path, where: Where) -> Found:
-    """Pair the photographs of a folder, or of a folder for each split, with its label PNGs."""
+    """Pair the images of a folder, or of a folder for each split, with its label PNGs."""
     photographs, labels = where.photographs, where.labels
     if not isinstance(photographs, dict) and not isinstance(labels, dict):
         return _find(root, photographs, labels, where)
     if not isinstance(photographs, dict) or not isinstance(labels, dict) or photographs.keys() != labels.keys():
         raise InputError(
-            "photographs and labels: where each split has a folder of its own, name both for every split, such as "
+            "images and labels: where each split has a folder of its own, name both for every split, such as "
             "photographs: {train: train/images}, labels: {train: train/labels}"
         )
     found = {split: _find(root, photographs[split], labels[split], where) for split in photographs}

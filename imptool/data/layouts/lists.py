@@ -38,13 +38,13 @@ def read_list(path: Path) -> list[str]:
 def match_lines(lines: Sequence[str], items: Sequence[Item], root: Path) -> Listed:
     """The items that the lines of a list name.
 
-    A line is a stem, or the path of a photograph or label map in its folder or under the root, with or without suffix; or
+    A line is a stem, or the path of an image or label map in its folder or under the root, with or without suffix; or
     both of these in two columns. Names may differ from those on disk as `match_names` says.
     """
     find = _finder(items, root)
     found = {line: item for line in lines if (item := find(line)) is not None}
     unclear: dict[str, str] = {}
-    by_stem = {item.stem: item for item in reversed(items)}  # of two photographs with one stem the first is usable
+    by_stem = {item.stem: item for item in reversed(items)}  # of two images with one stem the first is usable
     for key, folders in ((str, True), (_without_suffix, True), (str, False), (_without_suffix, False)):
         # The end of a line of two columns would pass for a name behind folders.
         keys = {line: key(line) for line in lines if line not in found and not (folders and _GAP.search(line))}

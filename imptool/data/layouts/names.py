@@ -70,7 +70,7 @@ def match_names(wanted: Collection[str], there: Iterable[str], *, suffixes: bool
 
 
 def _deeper(wanted: Collection[str], there: Collection[str]) -> dict[str, list[str]]:
-    """Files in folders that their names do not have; of the same suffix, as masks of their stems lie beside photographs."""
+    """Files in folders that their names do not have; of the same suffix, as masks of their stems lie beside images."""
     stated = _grouped(wanted, _caseless)
     fits: dict[str, list[str]] = {}
     for place in there if stated else ():

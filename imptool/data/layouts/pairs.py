@@ -1,4 +1,4 @@
-"""What all layouts give: photographs paired with their labels, how these are read, and what is wrong with a pair."""
+"""What all layouts give: images paired with their labels, how these are read, and what is wrong with a pair."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LABEL_FOLDER = re.compile(
 
 @dataclass(frozen=True)
 class Item:
-    """One photograph with its labels. `problem` says in one line why the pair cannot be used, "" when it can.
+    """One image with its labels. `problem` says in one line why the pair cannot be used, "" when it can.
 
     `read_map(max_pixels)` gives the semantic map [H, W] in the source's ids. Of a source that tells instances of a class
     apart, `read_numbers(max_pixels)` gives the number [H, W] of each pixel's instance, 0 for none; or, where instances may
@@ -44,8 +44,8 @@ class Item:
     `read_unknown(max_pixels)` gives their regions, as crowds.
     """
 
-    stem: str  # the path under the folder of photographs, without suffix, with "/"
-    image: Path  # where the photograph is, or would be
+    stem: str  # the path under the folder of images, without suffix, with "/"
+    image: Path  # where the image is, or would be
     label: Path
     problem: str = ""
     read_map: Callable[[int], np.ndarray] | None = None  # None: `label` is a label map
@@ -70,13 +70,13 @@ class Found:
     """What a layout finds in a dataset's folder.
 
     Attributes:
-        items: the photographs.
+        items: the images.
         classes: the source's own class list, or None.
         background: the background's id in that list, or None.
         splits: {split: stems} as the source parts them, or None.
         nothing: the source id of pixels in no instance; it becomes the background, or ignored where there is none.
         void: the source id of pixels without label; it becomes the ignore id.
-        notes: what a person should look at, though it costs no photograph.
+        notes: what a person should look at, though it costs no image.
         lost: why nothing is left of the labels of a split, in a line; "" where something is.
         remarks: what a person should know, though nothing is wrong.
     """
@@ -99,7 +99,7 @@ class Where(Strict):
     labels: Folders | None = None
     suffixes: list[Annotated[str, Field(min_length=1)]] | None = Field(
         default=None, min_length=2, max_length=2
-    )  # of photograph and label map
+    )  # of image and label map
     colours: dict[Id, Annotated[list[Channel], Field(min_length=3, max_length=3)]] | None = None  # id: [R, G, B]
     annotations: dict[FileName, str] | None = Field(default=None, min_length=1)  # {split: JSON}
 
@@ -120,7 +120,7 @@ def folder_of_split(folders: Folders | None, split: str) -> str | None:
 
 
 def photo_folder(root: Path, folder: str | None, names: tuple[str, ...] = ("images", "photos")) -> Path:
-    """The folder of photographs that the description names, else the first of `names` that exists, else the first."""
+    """The folder of images that the description names, else the first of `names` that exists, else the first."""
     if folder is not None:
         return under(root, folder)
     return next((root / name for name in names if (root / name).is_dir()), root / names[0])
@@ -134,12 +134,12 @@ def under(root: Path, folder: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a photograph is there, be it readable or not: a link to nothing is told when it is read."""
+    """Whether an image is there, be it readable or not: a link to nothing is told when it is read."""
     return os.path.lexists(path) and not path.is_dir()
 
 
 def pictures_in(folder: Path, *, besides: Collection[Path] = ()) -> list[str]:
-    """The pictures under a folder that may be photographs, as paths under it: none of `besides`, none in folders of labels."""
+    """The pictures under a folder that may be images, as paths under it: none of `besides`, none in folders of labels."""
     if not folder.is_dir():
         return []
     names = [path_under(folder, path) for path in find_images(folder) if path not in besides]
@@ -165,19 +165,19 @@ def pair_by_stem(
     suffix: str | None = None,
     colours: Mapping[int, Sequence[int]] | None = None,
 ) -> list[Item]:
-    """Pair every photograph with the label map of its stem, sorted by stem; a part without the other is a problem.
+    """Pair every image with the label map of its stem, sorted by stem; a part without the other is a problem.
 
-    Stems are those of the photographs; `match_names` says what may differ. Where there is no photograph at all the label maps
+    Stems are those of the images; `match_names` says what may differ. Where there is no image at all the label maps
     stand alone.
 
     Args:
-        photos: the folder of photographs.
+        photos: the folder of images.
         labels: stem -> label map.
         expected: where a label map is looked for, with "{stem}" in it; for the message about a missing one.
-        suffix: what the names of photographs end in; None: any of the known ones.
+        suffix: what the names of images end in; None: any of the known ones.
         colours: {id: (R, G, B)} of label maps that are colour pictures.
     Raises:
-        InputError: there are photographs, and no label map fits any of them.
+        InputError: there are images, and no label map fits any of them.
     """
     reader = (lambda path: partial(read_coloured, path, colours)) if colours else (lambda path: None)
     images: dict[str, Path] = {}
@@ -205,7 +205,7 @@ def pair_by_stem(
     for stem in labels.keys() - matches.found.keys():
         label, image = labels[stem], photos / f"{stem}{suffix or '.jpg'}"
         hint = matches.unclear.get(stem) or f"expected {image if suffix else f'{image} or .png'}"
-        problem = f"{label} has no photograph: {hint}" if images else ""
+        problem = f"{label} has no image: {hint}" if images else ""
         if stem in unreadable:
             image = unreadable[stem]
             problem = f"{image}: its format is not read here; {how_to_read([image])}"
@@ -220,7 +220,7 @@ def _nothing_fits(photos: Path, images: Mapping[str, Path], labels: Mapping[str,
     if labels:
         nearest_stem = max(labels, key=partial(_shared_length, stem))
         folder = labels[nearest_stem].parents[nearest_stem.count("/")]
-        line = f"none of the {len(labels)} label maps in {folder} fits a photograph: expected {wanted} for {image}"
+        line = f"none of the {len(labels)} label maps in {folder} fits an image: expected {wanted} for {image}"
         suffixes = _fitting_suffixes(images, labels, stem, nearest_stem)
         hint = _as_folder(photos, folder, f", suffixes: [{', '.join(suffixes)}]") if suffixes else ""
         return f"{line}, there is {labels[nearest_stem]}{hint}"
@@ -239,14 +239,14 @@ def _nothing_fits(photos: Path, images: Mapping[str, Path], labels: Mapping[str,
 
 
 def _as_folder(photos: Path, labels: Path, more: str = "") -> str:
-    """The advice to describe photographs and label maps in the layout `folder`."""
+    """The advice to describe images and label maps in the layout `folder`."""
     root = os.path.commonpath([os.path.abspath(photos), os.path.abspath(labels)])
     names = [Path(os.path.relpath(folder, root)).as_posix() for folder in (photos, labels)]
     return f"; a dataset YAML reads them (layout: folder, photographs: {names[0]}, labels: {names[1]}{more})"
 
 
 def _fitting_suffixes(images: Mapping[str, Path], labels: Mapping[str, Path], image_stem: str, label_stem: str) -> list[str]:
-    """The `suffixes` that would pair photographs and label maps as these two, if they would pair half of them."""
+    """The `suffixes` that would pair images and label maps as these two, if they would pair half of them."""
     shared = _shared_length(image_stem, label_stem)
     ends = image_stem[shared:], label_stem[shared:]
     paired = sum(stem.endswith(ends[0]) and stem.removesuffix(ends[0]) + ends[1] in labels for stem in images)
@@ -265,10 +265,10 @@ def _shared_length(one: str, other: str) -> int:
 
 
 def join_splits(found: Mapping[str, tuple[Path, Sequence[Item]]]) -> dict[str, list[Item]]:
-    """The items of splits, with stems under the folder that holds all photographs, since names may stand in several splits.
+    """The items of splits, with stems under the folder that holds all images, since names may stand in several splits.
 
     Args:
-        found: {split: the folder of its photographs, its items with stems under that}.
+        found: {split: the folder of its images, its items with stems under that}.
     """
     folders = {split: os.path.abspath(folder) for split, (folder, _) in found.items()}
     common = os.path.commonpath(folders.values())

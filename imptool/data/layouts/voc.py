@@ -32,7 +32,7 @@ def find_items(root: Path, where: Where) -> Found:
     maps = label_maps(folder)
     objects = label_maps(root / "SegmentationObject") if (root / "SegmentationObject").is_dir() else {}
     pairs = pair_by_stem(photos, maps, expected=str(folder / "{stem}.png"), colours=where.colours)
-    # Most of VOC's photographs have boxes only, and are no part of this dataset.
+    # Most of VOC's images have boxes only, and are no part of this dataset.
     items = [item for item in pairs if item.label != item.image]
     if not items:
         raise InputError(f"{folder} has no label maps: expected PNGs with the stems of {photos.name}/")
@@ -66,7 +66,7 @@ def _splits(root: Path, items: Sequence[Item]) -> tuple[dict[str, list[str]] | N
             parts[path.stem] = members
         elif lines and not members:
             expected = f"expected names such as {items[0].stem}, there is {lines[0]}"
-            lost = lost or f"{path} names no photograph with a label map: {expected}"
+            lost = lost or f"{path} names no image with a label map: {expected}"
     if lost and not parts:
         raise InputError(lost)
     return parts or None, remarks

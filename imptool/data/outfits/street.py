@@ -1,4 +1,4 @@
-"""The background of street photographs: houses, shops, walls and parks, with what passes by, out of focus."""
+"""The background of street images: houses, shops, walls and parks, with what passes by, out of focus."""
 
 from __future__ import annotations
 
