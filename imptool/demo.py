@@ -44,6 +44,14 @@ COMMANDS = (
     ("imptool predict new/images --run runs/demo", "Parse them"),
 )
 RUN, METRICS = Path("runs/demo"), Path("runs/demo/eval-val/metrics.json")
+LINKS = {
+    "The report of the evaluation: every class, plots, the worst and the best images": "runs/demo/eval-val/report.html",
+    "The album of the images that were parsed last": "predictions/images/index.html",
+    "The curves of the training": "runs/demo/curves.png",
+    "The recipe of the run, as it was trained": "runs/demo/recipe.yaml",
+}
+"""What else the demo has made, for its page."""
+
 _MARK = ".imptool-demo"  # a folder with this file is the demo's own, and is made anew
 _EXAMPLES, _FRONT = 12, 4  # val pictures on the page, and those of them in overview.png
 
@@ -172,6 +180,7 @@ def _write_page(steps: Sequence[page.Step], metrics: dict[str, Any], parsed: Seq
             page.text_html(f"The first {len(parsed)} images of the val split, none of them chosen."),
             page.gallery_html(examples),
         ],
+        "To look at": [page.links_html({what: path for what, path in LINKS.items() if Path(path).is_file()})],
         "The steps": [page.text_html("In the demo's folder; each works the same on your own data."), page.steps_html(steps)],
         "Results": [page.headline_html(headline(metrics)), _class_table(metrics, palette)],
         "Near the boundary": [

@@ -17,7 +17,7 @@ from rich.console import Console
 import imptool.demo as imptool_demo
 import imptool.outfits as imptool_outfits
 from imptool.cli import main
-from imptool.demo import COMMANDS, demo, headline
+from imptool.demo import COMMANDS, LINKS, demo, headline
 from imptool.recipe import load_recipe
 from imptool.report.overlays import colour_canvas, colour_instances, side_by_side
 
@@ -67,6 +67,14 @@ def test_the_page_tells_every_command_and_what_the_training_started_from(shown: 
     assert "from scratch" not in words
     for command, _ in COMMANDS:
         assert all(f"<span>{word}</span>" in words for word in shlex.split(shortened(command)))
+
+
+def test_the_page_leads_to_report_album_and_run(shown: Path) -> None:
+    words = (shown / "index.html").read_text()
+    for path in LINKS.values():
+        assert f'href="{path}"' in words
+        assert (shown / path).is_file()
+    assert "None for" not in words
 
 
 def test_what_the_commands_wrote_is_all_there(shown: Path) -> None:

@@ -9,7 +9,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.data.palette import class_colour, class_palette, instance_palette, voc_palette
-from imptool.report.overlays import colour_classes, colour_instances, overlay
+from imptool.report.overlays import colour_canvas, colour_classes, colour_instances, overlay
 
 NAMES = {0: "background", 1: "bag", 2: "belt"}
 GREY = np.full((60, 80, 3), 100, np.uint8)
@@ -207,3 +207,14 @@ def test_says_what_is_wrong_with_image_or_map():
         overlay(GREY[..., 0], np.zeros((60, 80), np.uint8), class_names=NAMES, background=0)
     with pytest.raises(ValueError, match=r"image's size \(60, 80\), got \(80, 60\)"):
         overlay(GREY, np.zeros((80, 60), np.uint8), class_names=NAMES, background=0)
+
+
+def test_a_canvas_is_as_bright_as_its_largest_value_allows() -> None:
+    canvas = np.zeros((2, 2, 2), np.float32)
+    canvas[0, 0, 0], canvas[1, 1, 1] = 1.0, 0.25
+    strong, faint = (colour_canvas(scale * canvas, [1, 2], size=(2, 2)) for scale in (1.0, 0.1))
+    np.testing.assert_array_equal(strong, faint)
+    np.testing.assert_array_equal(strong[0, 0], class_palette()[1])
+    np.testing.assert_allclose(strong[1, 1], class_palette()[2] / 2, atol=1)  # the root of a quarter
+    assert strong[0, 1].max() == 0
+    assert colour_canvas(0 * canvas, [1, 2], size=(2, 2)).max() == 0

@@ -144,7 +144,7 @@ def _pale(image: np.ndarray) -> np.ndarray:
 def colour_canvas(canvas: np.ndarray, ids: Sequence[int], *, size: tuple[int, int]) -> np.ndarray:
     """A canvas as a picture [H, W, 3] uint8: the largest value over its layers, in the colour of the layer that has it.
 
-    The brightness is the value's square root, as low scores could not be seen otherwise.
+    The brightness is the square root of the value's share of the largest one: an unsure detector's canvas is seen as well.
 
     Args:
         canvas: [K, h, w] 0..1.
@@ -152,7 +152,8 @@ def colour_canvas(canvas: np.ndarray, ids: Sequence[int], *, size: tuple[int, in
         size: (H, W) of the picture; its cells are shown as they are.
     """
     colours = _colours_of(ids, None)[canvas.argmax(axis=0)]
-    picture = np.rint(colours * np.sqrt(np.clip(canvas.max(axis=0), 0, 1))[..., None]).astype(np.uint8)
+    strongest = np.clip(canvas.max(axis=0), 0, 1)
+    picture = np.rint(colours * np.sqrt(strongest / max(strongest.max(initial=0), 1e-6))[..., None]).astype(np.uint8)
     return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 

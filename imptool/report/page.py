@@ -98,6 +98,16 @@ def text_html(text: str) -> Html:
     return Html(f"<p>{escape(text)}</p>")
 
 
+def links_html(links: Mapping[str, str]) -> Html:
+    """A list of links, {what is there: path relative to the page}.
+
+    Raises:
+        ValueError: a path is not relative to the page.
+    """
+    items = "\n".join(f'<li><a href="{url_of(path)}">{escape(what)}</a></li>' for what, path in links.items())
+    return Html(f'<ul class="links">\n{items}\n</ul>')
+
+
 def steps_html(steps: Sequence[Step]) -> Html:
     """A numbered list: what each step does, how long it took, its command to copy; and the time in all."""
     items = "\n".join(
