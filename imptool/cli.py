@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -429,7 +430,7 @@ def train_command(
             )
         if measured:
             click.get_current_context().invoke(eval_command, run=run, boundary_bands=True, device=device, workers=workers)
-            say(console, f"next: imptool predict new-images/ --run {run}")
+            say(console, f"next: imptool predict new-images/ --run {shlex.quote(str(run))}")
     _exit_with_failures([*problems, *result.unreadable.values()])
 
 

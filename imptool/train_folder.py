@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from imptool.data.splits import RandomSplits, draw_splits
 from imptool.files import DEFAULT_WEIGHTS, InputError, dump_yaml, find_shipped_weights, some
 from imptool.recipe import Change, Recipe, load_recipe, parse_change
 from imptool.report.console import wrapped
-from imptool.report.progress import say
+from imptool.report.progress import count_of, say
 from imptool.train import DESCRIPTION
 
 BASES = {"cpu": "ccp_lite", "cuda": "ccp_lite_gpu"}
@@ -80,7 +81,9 @@ def plan_folder(
         decisions["weights"] = f"from {DEFAULT_WEIGHTS}, which knows {_known(dataset)}"
     decisions["run"] = f"{run}, whose {DESCRIPTION} and recipe.yaml hold all of this"
     if recipe is None:
-        decisions["otherwise"] = f"imptool train RECIPE --dataset {source}; imptool list recipes shows what there is"
+        decisions["otherwise"] = (
+            f"imptool train RECIPE --dataset {shlex.quote(source)}; imptool list recipes shows what there is"
+        )
     return FolderPlan(dataset, _describe(found, run, rule), loaded, decisions)
 
 
@@ -93,7 +96,7 @@ def _single_stage(recipe: Recipe, count: int) -> dict[str, Any]:
 
 
 def _told_splits(recipe: Recipe, splits: Mapping[str, Sequence[Item]], *, drawn: bool) -> str:
-    counts = ", ".join(f"{len(splits[name])} images in {name}" for name in (recipe.train_split, recipe.val_split))
+    counts = ", ".join(f"{count_of(len(splits[name]), 'image')} in {name}" for name in (recipe.train_split, recipe.val_split))
     return f"{counts} ({f'drawn with seed {_SEED}' if drawn else 'the dataset has them'})"
 
 

@@ -169,6 +169,16 @@ def test_a_head_gives_the_same_where_its_canvas_stands_at_another_scale(tmp_path
         torch.testing.assert_close(other.semantic_head(features, canvas), one.semantic_head(features, canvas))
 
 
+def test_the_background_is_one_class_whatever_it_is_called() -> None:
+    ours, theirs = classes("coat"), classes("coat")
+    called = LabelSet((ours.classes[0].model_copy(update={"name": "null"}), *ours.classes[1:]), background=0, ignore=255)
+    torch.manual_seed(0)
+    one, other = (build_model("panoptic-fpn", recipe(), each, pretrained=False) for each in (theirs, called))
+    fitted = fit_weights(other, Weights.of_run(one.state_dict(), theirs, source="theirs"), called)
+    assert fitted.new_classes == []
+    torch.testing.assert_close(other.semantic_head.predictor.weight, one.semantic_head.predictor.weight)
+
+
 def test_a_narrower_model_is_told_tensor_by_tensor() -> None:
     labels = classes("coat", "hat")
     wide, narrow = (build_model("mask-rcnn", recipe(box_features=width), labels, pretrained=False) for width in (64, 32))

@@ -35,7 +35,12 @@ class Weights:
 
     @staticmethod
     def of_run(state: Mapping[str, torch.Tensor], labels: LabelSet, *, source: str, canvas_scale: float = 1.0) -> Weights:
-        return Weights(state, source, [labels.names[channel] for channel in labels.things], labels.names, canvas_scale)
+        # Whatever a dataset calls its background ("null", "bg"), it is the same class.
+        channels = [
+            "background" if id_ == labels.background else info.name
+            for id_, info in zip(labels.ids, labels.classes, strict=True)
+        ]
+        return Weights(state, source, [labels.names[channel] for channel in labels.things], channels, canvas_scale)
 
 
 @dataclass(frozen=True)
