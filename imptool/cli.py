@@ -103,6 +103,7 @@ def _override(help: str) -> Callable[[Any], Any]:
     return click.option("-o", "--override", multiple=True, metavar="KEY=VALUE", shell_complete=complete_override, help=help)
 
 
+_TOLD = 5  # images that cannot be used, before a training; all are listed at its end
 _force = click.option("--force", is_flag=True, help="Replace results that are there already.")
 
 
@@ -113,15 +114,16 @@ def main() -> None:
 
     \b
     imptool demo                                          all of it on drawn outfits, and a page to look at
+    imptool predict new-images/                           label PNGs, overlays, COCO results, a page
+    imptool train shirts/                                 a parser of your own, from a folder of images and label maps
 
     \b
-    imptool convert-instances recipes/datasets/ccp.yaml   label maps -> instances (COCO JSON)
-    imptool inspect recipes/datasets/ccp.yaml --page      statistics, problems, a page
-    imptool train recipes/ccp_lite.yaml                   train a recipe's stages
+    imptool inspect shirts/ --page                        statistics, problems, a page
+    imptool convert-instances shirts/                     label maps -> instances (COCO JSON)
+    imptool train ccp_lite                                train a recipe's stages
     imptool eval --boundary-bands                         IOU, accuracy and AP of the newest run, or of any predictions
     imptool compare runs/a runs/b                         evaluations side by side, and which differences are significant
     imptool ablate ccp_cpu                                a grid of models and seeds, with intervals over both
-    imptool predict folder-of-images                 label PNGs, overlays, COCO results, a page
 
     \b
     imptool list                                          the recipes, datasets, models and weights that come with it
@@ -337,14 +339,7 @@ def inspect_command(
 
 @main.command("train")
 @click.argument("recipe", shell_complete=completed("recipes", "datasets", "runs"))
-@click.option(
-    "-o",
-    "--override",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=complete_override,
-    help="Change a recipe's value: -o solver.lr=0.01",
-)
+@_override("Change a recipe's value: -o solver.lr=0.01")
 @click.option(
     "--dataset", shell_complete=completed("datasets"), help="Train on another dataset (YAML or folder), with its classes."
 )
@@ -405,6 +400,8 @@ def train_command(
             return
         if plan is not None and is_main():
             problems += convert(plan, workers=workers, console=console)
+            for problem in problems[:_TOLD]:
+                say(console, f"note: left out: {problem}")
         wait_for_all()
         try:
             result = train(
@@ -651,14 +648,7 @@ def eval_command(
 
 @main.command("ablate")
 @click.argument("recipe", shell_complete=completed("ablations"))
-@click.option(
-    "-o",
-    "--override",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=complete_override,
-    help="Change the recipe of all cells: -o solver.lr=0.01",
-)
+@_override("Change the recipe of all cells: -o solver.lr=0.01")
 @click.option("--cell", "cells", multiple=True, metavar="NAME", help="Do these cells alone.")
 @click.option("--seed", "seeds", multiple=True, type=int, metavar="N", help="Do these seeds alone.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the grid.  [default: ablations/<recipe>]")
@@ -995,14 +985,7 @@ def list_command(kind: str | None) -> None:
 
 @main.command("recipe")
 @click.argument("name", required=False, shell_complete=completed("recipes"))
-@click.option(
-    "-o",
-    "--override",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=complete_override,
-    help="Change a recipe's value: -o solver.lr=0.01",
-)
+@_override("Change a recipe's value: -o solver.lr=0.01")
 def recipe_command(name: str | None, override: tuple[str, ...]) -> None:
     """Print a recipe with all its keys, defaults included, and what each of them is. The output is itself a recipe.
 

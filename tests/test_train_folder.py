@@ -65,6 +65,17 @@ def test_a_stopped_run_of_a_folder_goes_on_and_is_measured(coats: Path, imptool:
     assert (run / "eval-val/metrics.json").is_file()
 
 
+def test_images_that_cannot_be_used_are_told_before_the_training_and_at_its_end(coats: Path, imptool: Imptool) -> None:
+    (coats / "labels/003.png").unlink()
+    result = imptool("train", "coats/", *SMALL, "--name", "a")
+    assert result.exit_code == 1, result.output
+    lines = result.stdout.splitlines()
+    (told,) = (place for place, line in enumerate(lines) if line.startswith("note: left out: ") and "003.png" in line)
+    assert told < next(place for place, line in enumerate(lines) if line.startswith("trained in"))
+    assert "1 could not be used:" in result.stderr
+    assert Path("runs/ccp_lite-coats/a/eval-val/metrics.json").is_file()
+
+
 def test_two_processes_share_the_run_of_a_folder(coats: Path) -> None:
     process = torchrun("train", "coats", *SMALL, "-o", "solver.batch=2")
     stdout, stderr = finish(process)
