@@ -1,6 +1,8 @@
 # `make demo` and `make test` work on a fresh machine: .venv is made when it is missing or older than what it is made from.
 PYTHON ?= python3
 BIN := .venv/bin
+# Files of tests are shared among the cores; with a thread each, as several of them would take turns.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all lint docs format clean
 
@@ -8,10 +10,10 @@ demo: .venv/installed
 	$(BIN)/imptool demo
 
 test: .venv/installed
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/installed
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -44,8 +44,8 @@ from imptool.data.coco import annotations_of
 from imptool.data.components import find_components
 from imptool.data.dataset import CLASS_LISTS
 from imptool.data.images import read_label_map, write_label_map
-from imptool.data.outfits import CLASSES, draw_outfit
 from imptool.data.polygons import rings_of_mask
+from imptool.outfits import CLASSES, draw_outfit
 from imptool.processes import usable_cores
 
 try:

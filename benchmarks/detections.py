@@ -1,7 +1,7 @@
 """Detections of a trained model, recorded to be timed: python benchmarks/detections.py ccp-lite --out detections.safetensors
 
 An untrained detector puts its detections into one class and into boxes smaller than a pixel of the canvas, which is the
-canvas's worst case. `models.py` and `kernels/bench` take those of a trained one by --detections. Recorded are boxes (as
+canvas's worst case. `models.py` and `benchmarks/projection` take those of a trained one by --detections. Recorded are boxes (as
 shares of the image's width and height), labels, scores and soft masks, in drawn outfits or in a folder of images. As many
 are kept as vcp_r50 keeps: at most 100 an image, of scores above 0.05.
 """
@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 
 from imptool.checkpoint import TrainedModel
 from imptool.data.images import fit_image, read_image
-from imptool.data.outfits import draw_outfit
 from imptool.data.samples import image_tensor
 from imptool.library import load
 from imptool.models.parser import Parser
+from imptool.outfits import draw_outfit
 from imptool.recipe import Detector
 
 Found = dict[str, torch.Tensor]
@@ -67,7 +67,7 @@ def detect(trained: TrainedModel, image: np.ndarray) -> Found:
     heads.detections_per_img = Detector().detections
     resized = fit_image(image, short_side=size.short_side, long_side=size.long_side)
     device = next(trained.model.parameters()).device
-    (found,), _, _ = trained.model.infer([image_tensor(resized).to(device)])
+    (found,) = trained.model.infer([image_tensor(resized).to(device)]).detections
     found["boxes"] = found["boxes"] / found["boxes"].new_tensor([resized.shape[1], resized.shape[0]] * 2)
     return {name: value.cpu().contiguous() for name, value in found.items()}
 

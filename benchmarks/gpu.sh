@@ -49,7 +49,7 @@ choose_command() { # step, file to write: sets $command
       command=("${models[@]}" --only inference --rounds $((2 * rounds)) --detections "$detections"
         --models torchvision mask-rcnn "${panoptic[@]}") ;;
     kernels) # the projection alone, of these detections and of the worst cases
-      command=("$root/kernels/bench" "${cases[@]}" "${replayed[@]}") ;;
+      command=("$root/benchmarks/projection" "${cases[@]}" "${replayed[@]}") ;;
     predict-lite) # predict as a whole, with the trained model
       command=("${predict[@]}" --weights "$weights" --sizes 800x1333) ;;
     predict) # predict as a whole, ResNet-50 at 800/1333

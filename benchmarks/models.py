@@ -40,10 +40,10 @@ from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.export import Export
 from imptool.data.instances import read_instances
 from imptool.data.samples import Sample, TrainingSamples
+from imptool.draw_outfits import write_outfits
 from imptool.models import MODELS, build_model
 from imptool.models.detector import build_detector
 from imptool.models.parser import Parser
-from imptool.outfits import write_outfits
 from imptool.recipe import Recipe, load_recipe
 from imptool.training.solver import build_optimizer
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from imptool.data.outfits import draw_outfit
+from imptool.outfits import draw_outfit
 
 SIZE = (480, 320)
 

@@ -33,15 +33,16 @@ from rich.console import Console
 from imptool.checkpoint import TrainedModel, load_run, save_weights
 from imptool.data.images import fit_image, read_image
 from imptool.data.label_set import LabelSet
-from imptool.data.outfits import CLASSES, draw_outfit
 from imptool.data.samples import image_tensor
+from imptool.data.tta import PLAIN
 from imptool.files import find_weights
 from imptool.models import build_model
 from imptool.models.inference import choose_compute
+from imptool.outfits import CLASSES, draw_outfit
 from imptool.predict import Settings, predict
 from imptool.prediction.photographs import find_photographs
 from imptool.prediction.results import SAVED
-from imptool.recipe import Recipe, load_recipe
+from imptool.recipe import Panoptic, Recipe, load_recipe
 
 SIZES = {"800x1333": (800, 1333), "2000x2000": (2000, 2000)}
 SCRIPT = Path(__file__).resolve()
@@ -129,7 +130,7 @@ def build(recipe: Recipe, folder: Path, device: torch.device) -> TrainedModel:
     first = image_tensor(image).to(device)
     model.detector.roi_heads.score_thresh = usual_threshold(model.detector, ([first], []), recipe.detector.detections)
     resized = fit_image(image, short_side=recipe.input.short_side, long_side=recipe.input.long_side)
-    _, logits, _ = model.infer([image_tensor(resized).to(device)])
+    logits = model.infer([image_tensor(resized).to(device)]).logits
     above = (logits[0, 1:].amax(dim=0) - logits[0, 0]).flatten().cpu().numpy()
     with torch.no_grad():
         model.semantic_head.predictor.bias[0] += float(np.quantile(above, 0.75))
@@ -147,7 +148,7 @@ def theirs(trained: TrainedModel, folder: Path, device: torch.device) -> None:
 
 
 def ours(trained: TrainedModel, folder: Path, device: torch.device, arguments: argparse.Namespace) -> None:
-    settings = Settings("", False, frozenset(SAVED), device, arguments.batch, arguments.workers, 2**31)
+    settings = Settings("", False, frozenset(SAVED), device, arguments.batch, arguments.workers, 2**31, PLAIN, Panoptic())
     with tempfile.TemporaryDirectory() as out:
         found, _ = find_photographs([str(folder)], Path(out))
         problems = predict(trained, found, Path(out), settings, QUIET)

@@ -290,6 +290,6 @@ def draw(structures: list[Structure]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    every = [find_structure(name) for name in MODELS]
+    every = [find_structure(name) for name, row in MODELS.items() if row.drawn]
     print(HEADER, *every, sep="\n")
     draw(every).save(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_name("models.png"), optimize=True)

@@ -14,12 +14,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imptool.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from imptool.files import InputError
     from imptool.library import Instance, Model, Parsing, load
 
 __all__ = ["InputError", "Instance", "Model", "Parsing", "load"]
-__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

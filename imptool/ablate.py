@@ -11,12 +11,63 @@ import torch
 from rich.console import Console
 
 from imptool.ablation.cells import check_same, do_job, mark_diverged, read_finished
-from imptool.ablation.grid import Ablation, Job
+from imptool.ablation.grid import Ablation, Job, chosen, load_ablation, plan
+from imptool.ablation.report import print_report, write_report
+from imptool.ablation.results import load_results
 from imptool.data.output import check_apart, contents
 from imptool.files import Held, InputError
+from imptool.models.inference import choose_device
+from imptool.recipe import parse_change
+from imptool.report.console import speaks, write_text
 from imptool.report.progress import count_of, say
+from imptool.train import Interrupted
 
 _WAIT = 5.0  # seconds between looks at what other processes are at work on
+
+
+def command(
+    *,
+    recipe: str,
+    override: Sequence[str],
+    cells: Sequence[str],
+    seeds: Sequence[int],
+    out: Path | None,
+    keep_weights: bool,
+    report: bool,
+    device: str,
+    workers: int,
+    console: Console,
+) -> int:
+    """`imptool ablate`, with its options: do what is left of a grid, or with `report` nothing, and tell what is finished.
+
+    Returns the exit code: 1 where a cell has diverged, 130 after Ctrl-C.
+    Raises:
+        InputError: there is no such grid, cell or seed; `out` holds other things; as `do_jobs`.
+    """
+    changes = dict(map(parse_change, override))
+    for key, instead in (("seed", "--seed chooses among the grid's"), ("model.name", "--cell chooses among the grid's")):
+        if key in changes:
+            raise InputError(f"-o {key}: each cell has its own; {instead}")
+    ablation = load_ablation(recipe)
+    ablation = ablation.model_copy(update={"change": ablation.change | changes})
+    out = out or Path("ablations", Path(recipe).stem)
+    jobs = plan(ablation, out)
+    wanted = chosen(jobs, cells, seeds)
+    check_folder(out)
+    if not report:
+        place = choose_device(device)
+        try:
+            do_jobs(wanted, ablation, device=place, workers=workers, keep_weights=keep_weights, console=console)
+        except Interrupted as stop:
+            write_text(f"{stop}; the same command goes on\n", stderr=True)
+            return 130
+    if not speaks():
+        return 0
+    results = load_results(ablation, jobs)
+    print_report(results, console)
+    for path in write_report(results, out):
+        say(console, str(path))
+    return 1 if results.diverged else 0
 
 
 def check_folder(out: Path) -> None:

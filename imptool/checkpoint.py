@@ -18,14 +18,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from imptool import __version__
 from imptool.data.label_set import LabelSet
 from imptool.data.palette import voc_palette
-from imptool.files import DEFAULT_WEIGHTS, RUNS, InputError, one_line, parse_strict, read_yaml, whole_file
+from imptool.files import DEFAULT_WEIGHTS, RUNS, InputError, find_weights, one_line, parse_strict, read_yaml, whole_file
 from imptool.models import build_model
-from imptool.models.parser import Parser
+from imptool.models.network import Network
 from imptool.models.weights import check_stored, load_pickle, read_safetensors, sha256, why_unreadable
 from imptool.recipe import Recipe
+from imptool.version import __version__
 
 WEIGHTS = "weights.safetensors"
 BEST = "best.safetensors"
@@ -52,7 +52,7 @@ class TrainedModel:
     `unfinished` says how far its training has come, "" where that has ended.
     """
 
-    model: Parser
+    model: Network
     name: str
     recipe: Recipe
     labels: LabelSet
@@ -65,7 +65,7 @@ def save_checkpoint(
     *,
     stage: str,
     iteration: int,
-    model: Parser,
+    model: Network,
     name: str,
     optimizer: torch.optim.Optimizer,
     average: torch.nn.Module | None,
@@ -165,7 +165,7 @@ def latest_checkpoint(run: Path, stage: str | None = None) -> Path | None:
     return found[-1] if found else None
 
 
-def save_weights(path: Path, model: Parser, name: str, recipe: Recipe, labels: LabelSet, *, half: bool = False) -> None:
+def save_weights(path: Path, model: Network, name: str, recipe: Recipe, labels: LabelSet, *, half: bool = False) -> None:
     """Write a model's weights with its name, recipe, classes, version and the tensors' sha256 in the metadata.
 
     Args:
@@ -294,6 +294,15 @@ def _check_shapes(name: str, recipe: Recipe, labels: LabelSet, state: Mapping[st
                 f"{source} holds the weights of another model or class list: {key} is {found}, and its recipe needs "
                 f"{list(value.shape)}"
             )
+
+
+def named_weights(source: str) -> Path:
+    """The file that `--weights` names: a path, or the name of weights that come with imptool; InputError where it is none."""
+    missing = f"--weights {source}: no such file of weights (.safetensors)"
+    path = find_weights(source, missing=missing)
+    if path.is_dir() or path.suffix != ".safetensors":
+        raise InputError(missing + ", but a folder" * path.is_dir())
+    return path
 
 
 def newest_run(*names: str, unfinished: bool = False) -> Path:

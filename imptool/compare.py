@@ -7,22 +7,33 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import click
 from rich.console import Console
 
 from imptool.data.label_set import LabelSet
 from imptool.data.output import check_free, results_folder
 from imptool.evaluation.figures import Measured, Resampled, distance_key, groups_of
 from imptool.evaluation.record import METRICS, Evaluation, load_record
-from imptool.evaluation.sheets import TOO_FEW, WORDS, band_curves, for_plots, precision_shares, share, swatch
+from imptool.evaluation.sheets import (
+    TOO_FEW,
+    WORDS,
+    band_curves,
+    for_plots,
+    panoptic_resampled,
+    panoptic_shares,
+    precision_shares,
+    share,
+    swatch,
+)
 from imptool.files import InputError, whole_file
 from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
 from imptool.metrics.bootstrap import is_significant
+from imptool.metrics.panoptic import QUALITIES
+from imptool.report.console import write_text
 from imptool.report.page import Cell, Difference, Share
 from imptool.report.progress import say
 from imptool.report.tables import Sheet, markdown, terminal_table
@@ -89,7 +100,7 @@ class Comparison:
         for name, run in self.runs.items():
             each = self.measured.get(name)
             found[name] = {key: share(each, key) for key in each.figures if self._is_alike(key)} if each else {}
-            found[name] |= precision_shares(run)
+            found[name] |= precision_shares(run) | panoptic_shares(run)
         return found
 
     @cached_property
@@ -105,11 +116,26 @@ class Comparison:
         }
 
     def _resampled(self, name: str) -> Resampled:
-        precision = self.runs[name].precision_resampled
-        return self.measured[name].resampled | precision if name in self.measured else precision
+        others = self.runs[name].precision_resampled | panoptic_resampled(self.runs[name])
+        return self.measured[name].resampled | others if name in self.measured else others
 
     def _is_alike(self, key: str) -> bool:
         return key.rpartition("/")[2] not in self.unlike
+
+
+def command(*, runs: Sequence[str], split: str, format_: str, out: Path | None, force: bool, console: Console) -> None:
+    """`imptool compare`, with its options: print the comparison and, with `out`, write it.
+
+    Raises:
+        InputError: as `comparison_folder` and `load_runs`.
+    """
+    with ExitStack() as held:
+        if out is not None:
+            held.enter_context(comparison_folder(out, force=force))
+        compared = compare(load_runs(runs, split=split))
+        print_comparison(compared, console, format_)
+        for path in write_comparison(compared, out) if out is not None else ():
+            write_text(f"{path}\n", stderr=format_ != "table")
 
 
 def comparison_folder(out: Path, *, force: bool) -> AbstractContextManager[None]:
@@ -184,6 +210,10 @@ def compare(runs: Mapping[str, Evaluation]) -> Comparison:
         ):
             if all(hashes) and hashes[0] != hashes[1]:
                 raise InputError(f"{first_name} and {name} were measured against different {what}: evaluate both again")
+        truths = first.panoptic_truth, run.panoptic_truth
+        if all(truths) and truths[0] != truths[1]:
+            words = " and ".join(f"{name} against {truth}" for name, truth in zip((first_name, name), truths, strict=True))
+            raise InputError(f"panoptic quality was measured of {words}: such figures cannot be compared")
     return Comparison(runs)
 
 
@@ -196,6 +226,7 @@ def sheets_of(compared: Comparison) -> list[Sheet]:
 def _models(compared: Comparison) -> Sheet:
     """A row for each run, as in the paper's Table 1."""
     keys = {"box/AP": "box AP", "mask/AP": "mask AP", "miou": "mIOU", "macc": "mAcc", "pixel_accuracy": "pixel acc"}
+    keys["panoptic/pq"] = "PQ"
     keys = {
         key: words
         for key, words in keys.items()
@@ -215,6 +246,12 @@ def _conditions(compared: Comparison) -> list[str]:
         lines.append("test-time augmentation: " + "; ".join(f"{name} {run.tta or 'none'}" for name, run in runs.items()))
     if any(run.swapped for run in runs.values()):
         lines.append("on the canvas: " + "; ".join(f"{name} {run.canvas or 'none'}" for name, run in runs.items()))
+    fused = {name: run.about.get("fusion") for name, run in runs.items() if run.panoptic}
+    if any(each != next(iter(fused.values())) for each in fused.values()):
+        told = {
+            name: ", ".join(f"{key} {value}" for key, value in (each or {}).items()) or "files" for name, each in fused.items()
+        }
+        lines.append("panoptic results: " + "; ".join(f"{name} {words}" for name, words in told.items()))
     return lines
 
 
@@ -222,7 +259,7 @@ def _differences(compared: Comparison) -> Sheet:
     rows: list[list[Cell]] = [
         [_words(key), *(compared.difference(name, key) for name in compared.others)] for key in compared.keys if compared.others
     ]
-    caption = f"{_STAR}: the interval of the paired difference leaves out 0; {TOO_FEW}"
+    caption = f"{_STAR}: the interval of the paired difference excludes 0; {TOO_FEW}"
     return Sheet(f"Difference from {compared.first} (points)", ["", *compared.others], rows, caption)
 
 
@@ -288,22 +325,22 @@ def _words(key: str) -> str:
 def print_comparison(compared: Comparison, console: Console, format_: str) -> None:
     """The tables as rich's, as Markdown, or every figure as CSV, on standard output."""
     if format_ == "csv":
-        click.echo(to_csv(compared), nl=False)
+        write_text(to_csv(compared))
     elif format_ == "markdown":
-        click.echo("\n".join(map(markdown, sheets_of(compared))), nl=False)
+        write_text("\n".join(map(markdown, sheets_of(compared))))
     else:
         for place, sheet in enumerate(sheets_of(compared)):
             console.print(terminal_table(sheet, intervals=place < 2))
         if not compared.others:
             say(console, "one run has no differences: name a second one")
     for line in _conditions(compared) if format_ == "csv" else ():
-        click.echo(line, err=True)
+        write_text(f"{line}\n", stderr=True)
     for key, sizes in compared.unlike.items():
-        click.echo(f"left out: {WORDS[key]}, which was measured with different sizes ({sizes})", err=True)
+        write_text(f"left out: {WORDS[key]}, which was measured with different sizes ({sizes})\n", stderr=True)
 
 
 def to_csv(compared: Comparison) -> str:
-    """A line for each figure of the split, of its groups and classes, within each band, and of AP, of every run.
+    """A line for each figure of the split, of its groups and classes, within each band, of AP and of PQ, of every run.
 
     Its value and interval, its difference from the first run, the interval of that, and whether it is significant (95 %):
     empty where that is not known. Shares are 0..1.
@@ -338,6 +375,10 @@ def _rows(compared: Comparison) -> Iterator[tuple[str, str, str, str, str]]:
         yield from ((f"{kind}/{key}", f"{kind} {key}", "", "", "") for key in AP_DEFINITIONS)
         for info in labels.classes:
             yield from ((f"{kind}/class/{info.id}/{key}", f"{kind} {key}", info.name, "", "") for key in AP_DEFINITIONS)
+    means = [f"{key}{suffix}" for suffix in ("", "_things", "_stuff", "_with_background") for key in QUALITIES]
+    yield from ((f"panoptic/{key}", key, "", "", "") for key in means)
+    for info in labels.classes:
+        yield from ((f"panoptic/class/{info.id}/{key}", key, info.name, "", "") for key in QUALITIES)
 
 
 def _number(value: float) -> str:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import click
-from click.shell_completion import CompletionItem
+from collections.abc import Callable, Iterable, Iterator
 
 from imptool.files import RECIPES, RUNS, Strict, shipped_weights
 
-Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+def complete_names(kinds: Iterable[str], incomplete: str) -> list[str]:
+    """The names of these kinds, of `FINDERS`, that begin so."""
+    return sorted({name for kind in kinds for name in FINDERS[kind]() if name.startswith(incomplete)})
 
 
-def completed(*kinds: str) -> Complete:
-    """A `shell_complete` that offers the names of these kinds, of `FINDERS`, and files where none of them fits."""
-
-    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        names = {name for kind in kinds for name in FINDERS[kind]() if name.startswith(incomplete)}
-        return [CompletionItem(incomplete, type="file"), *map(CompletionItem, sorted(names))]
-
-    return complete
-
-
-def complete_override(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Keys of a recipe, and after `model.name=` the models."""
+def complete_override(incomplete: str) -> list[str]:
+    """Keys of a recipe that begin so, and after `model.name=` the models."""
     key, equals, value = incomplete.partition("=")
     if equals and key == "model.name":
-        return [CompletionItem(f"{key}={name}") for name in _models() if name.startswith(value)]
-    return [CompletionItem(f"{name}=") for name in _keys() if not equals and name.startswith(incomplete)]
+        return [f"{key}={name}" for name in _models() if name.startswith(value)]
+    return [f"{name}=" for name in _keys() if not equals and name.startswith(incomplete)]
 
 
 def _keys() -> Iterator[str]:

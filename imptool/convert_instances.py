@@ -20,17 +20,17 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from imptool.data.dataset import Dataset
+from imptool.data.dataset import Dataset, find_dataset_here, load_dataset
 from imptool.data.export import NUMBERLESS, SMALL, Block, Export, Tally, convert_block, image_ids, lost_block, to_json
 from imptool.data.images import IMAGE_SUFFIXES
-from imptool.data.instances import INSTANCES, categories, conversion_info
+from imptool.data.instances import INSTANCES, categories, conversion_info, note_origin
 from imptool.data.journal import Journal
 from imptool.data.layouts import Item
 from imptool.data.layouts.pairs import is_there
 from imptool.data.output import check_apart, path_from, results_folder
 from imptool.files import InputError, dump_yaml, some, whole_file
 from imptool.processes import map_ahead
-from imptool.report.console import plain
+from imptool.report.console import list_failures, plain, write_text
 from imptool.report.progress import ProgressBar, count_of, say
 
 _BLOCK = 64  # images that one process converts at a time
@@ -53,6 +53,54 @@ class Target:
         folders = [path for path in dict.fromkeys(self.pictures.values()) if path.is_dir() and any(path.iterdir())]
         files = [path for path in (*self.results.values(), self.description) if path is not None and path.exists()]
         return [*files, *folders]
+
+
+def command(
+    *,
+    dataset: str | None,
+    out: Path | None,
+    format_: str,
+    segmentation: str,
+    simplify: float,
+    components: bool,
+    connectivity: str,
+    min_area: int,
+    max_pixels: int,
+    workers: int,
+    force: bool,
+    resume: bool,
+    console: Console,
+) -> int:
+    """`imptool convert-instances`, with its options: convert `dataset`, or the one in the current folder.
+
+    Returns the exit code: 1 where something could not be used, 2 where that is all of a split, 130 after Ctrl-C.
+    Raises:
+        InputError: two options contradict each other; as `load_dataset` and `convert_instances`.
+    """
+    if simplify and segmentation != "polygon":
+        raise InputError("--simplify is for polygons: add --segmentation polygon")
+    if not math.isfinite(simplify):
+        raise InputError(f"--simplify {simplify}: write a number of pixels")
+    if force and resume:
+        raise InputError("--resume goes on with a conversion, --force starts over: choose one")
+    found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()), max_pixels=max_pixels)
+    say(console, f"{found.name}: {len(found.labels.foreground)} classes, {_background(found)}, from {found.root}")
+    export = Export(format_, segmentation, simplify, components, int(connectivity), min_area)
+    try:
+        tallies = convert_instances(found, export=export, out=out, workers=workers, force=force, resume=resume, console=console)
+    except KeyboardInterrupt:
+        write_text("stopped; the same command with --resume goes on\n", stderr=True)
+        return 130
+    lost = any(not tally.photographs for tally in tallies.values())  # of a whole split
+    problems = [problem for tally in tallies.values() for problem in (*tally.failed, *tally.flaws)]
+    return list_failures(problems, code=2 if lost else 1)
+
+
+def _background(dataset: Dataset) -> str:
+    labels = dataset.labels
+    if labels.background is None:
+        return "no background"
+    return f"background {labels.background} ({labels.classes[0].name}), {labels.ignore} ignored"
 
 
 def convert_instances(
@@ -97,8 +145,11 @@ def convert_instances(
             tallies = _convert_splits(dataset, export, target, journals, workers=workers, resume=resume, console=console)
         finally:
             gc.unfreeze()
+        usable = any(tally.photographs for tally in tallies.values())
+        if usable and out is None and export.format == "coco":
+            note_origin(dataset)
         shutil.rmtree(journals)
-    if not any(tally.photographs for tally in tallies.values()):
+    if not usable:
         failed = [problem for tally in tallies.values() for problem in tally.failed]
         number = _count_photographs(dataset) or len(failed)
         raise InputError(f"{dataset.source}: none of its {number} images can be used; the first: {failed[0]}")
@@ -306,6 +357,9 @@ def _photo_folder(items: Sequence[Item]) -> tuple[Path, str]:
 def _print_summary(dataset: Dataset, export: Export, tallies: Mapping[str, Tally], target: Target, console: Console) -> None:
     if export.format != "semantic":
         console.print(_class_table(dataset, tallies))
+        if absent := _absent(dataset, tallies):
+            what = "1 class has" if len(absent) == 1 else f"{len(absent):,} classes have"
+            say(console, f"{what} no instance: {some(absent, 40)}")
     for split, tally in tallies.items():
         what = count_of(tally.photographs, "image")
         if export.format != "semantic":
@@ -330,8 +384,13 @@ def _print_summary(dataset: Dataset, export: Export, tallies: Mapping[str, Tally
             say(console, f"  {len(tally.empty)} without any instance (all background or ignored): {some(tally.empty, 20)}")
 
 
+def _absent(dataset: Dataset, tallies: Mapping[str, Tally]) -> list[str]:
+    rows = categories(dataset)
+    return [row["name"] for row in rows if not any(tally.instances[str(row["id"])] for tally in tallies.values())]
+
+
 def _class_table(dataset: Dataset, tallies: Mapping[str, Tally]) -> Table:
-    table = Table(title=f"Instances of {plain(dataset.name)}", caption="side: of a square of the mean area, px")
+    table = Table(title=f"Instances of {plain(dataset.name)}", caption="side: square root of the mean area, px")
     for heading in ("class", "group"):
         table.add_column(heading, overflow="fold")
     for heading in (*tallies, "side", f"under {SMALL} px"):
@@ -339,8 +398,10 @@ def _class_table(dataset: Dataset, tallies: Mapping[str, Tally]) -> Table:
     for row in categories(dataset):
         key = str(row["id"])
         counts = [tally.instances[key] for tally in tallies.values()]
+        if not any(counts):
+            continue
         area = sum(tally.area[key] for tally in tallies.values())
-        side = f"{math.sqrt(area / sum(counts)):.0f}" if sum(counts) else ""
+        side = f"{math.sqrt(area / sum(counts)):.0f}"
         small = sum(tally.small[key] for tally in tallies.values())
         table.add_row(plain(row["name"]), plain(row["supercategory"]), *(f"{count:,}" for count in counts), side, f"{small:,}")
     table.add_section()

@@ -34,7 +34,7 @@ from imptool.report.progress import say
 
 COMMANDS = (
     (
-        "imptool outfits outfits --count 1000 --size 320x160 --groups",
+        "imptool outfits outfits --count 600 --size 320x160 --groups",
         "Draw a dataset: pictures, label maps, a YAML that describes them",
     ),
     ("imptool convert-instances outfits", "Make an instance of every connected component of the label maps"),
@@ -64,6 +64,11 @@ class _Parsed:
     pictures: dict[str, np.ndarray]
     classes: list[int]  # ids in target or prediction
     accuracy: float
+
+
+def command(*, out: Path, run: Callable[[Sequence[str]], None], console: Console) -> None:
+    """`imptool demo`, with its option: as `demo`."""
+    demo(out, run=run, console=console)
 
 
 def demo(out: Path, *, run: Callable[[Sequence[str]], None], console: Console) -> Path:

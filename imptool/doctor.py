@@ -10,12 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from rich.console import Console
 
+from imptool.files import one_line
 from imptool.processes import usable_cores
 from imptool.projection import SAMPLINGS, kernel_facts, project_masks
 from imptool.report.progress import say
 
 _PACKAGES = ("imptool", "numpy", "numba", "torch", "torchvision", "opencv-python-headless", "pycocotools", "shapely", "pillow")
 _CUDA_PACKAGES = ("numba-cuda", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink")
+
+
+def command(*, console: Console) -> int:
+    """`imptool doctor`. Returns the exit code: 1 where the operator is wrong."""
+    return 0 if examine(console) else 1
 
 
 def examine(console: Console) -> bool:
@@ -25,7 +31,7 @@ def examine(console: Console) -> bool:
     _line(console, "compiler", _versions(_CUDA_PACKAGES))
     cores = f"{os.cpu_count()} cores, {usable_cores()} usable by this process"
     _line(console, "cpu", f"{cores}; torch uses {torch.get_num_threads()} threads")
-    works = _try_operator(console, torch.device("cpu"))
+    works = _try_torchvision(console) & _try_operator(console, torch.device("cpu"))
     if not torch.cuda.is_available():
         _line(console, "cuda", f"none: torch {torch.__version__} finds no usable GPU" + _driver(", though there is driver "))
         return works
@@ -36,6 +42,24 @@ def examine(console: Console) -> bool:
         _line(console, f"cuda:{number}", f"{name}, {cuda}")
         works &= _try_operator(console, torch.device("cuda", number))
     return works
+
+
+def torchvision_misfit(error: Exception) -> str:
+    """What to say where torchvision fails with this error, as it does beside a torch that it was not built for."""
+    versions = " and ".join(_versions((package,)) for package in ("torch", "torchvision"))
+    mend = "pip install --force-reinstall torch torchvision"
+    return f"{versions} do not fit each other ({one_line(error)}): {mend} takes two that do"
+
+
+def _try_torchvision(console: Console) -> bool:
+    try:
+        from torchvision.ops import nms  # its compiled code is what a torch of another version breaks
+
+        nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except Exception as error:
+        _line(console, "torchvision", f"FAILS: {torchvision_misfit(error)}")
+        return False
+    return True
 
 
 def _line(console: Console, name: str, text: str) -> None:

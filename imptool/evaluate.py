@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,24 +15,29 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from imptool import distributed
-from imptool.data.coco import read_json, read_truth
+from imptool.data.coco import read_truth
 from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import instances_to_detect, read_instances
 from imptool.data.label_set import MAX_ID, ClassInfo, LabelSet
 from imptool.data.layouts import Item
-from imptool.data.output import check_apart, check_free, contents, refuse_link, results_folder
+from imptool.data.output import check_apart, refuse_link, results_folder
 from imptool.data.tta import parse_tta
 from imptool.evaluation.counts import Cells
-from imptool.evaluation.from_files import RESULTS, Predictions, find_maps, parse_remap, predicted_results
+from imptool.evaluation.folders import check_own, evaluation_folder, folder_of_weights, own_folder
+from imptool.evaluation.from_files import PANOPTIC, RESULTS, Predictions, find_maps, parse_remap, predicted_results
 from imptool.evaluation.instances import OF_MASKS, OWN_BOXES, InstanceTally
 from imptool.evaluation.measure import PRIOR, add_precision, measure
-from imptool.evaluation.record import CANVASES, COUNTS, METRICS, PER_IMAGE, Evaluation, write_record
+from imptool.evaluation.panoptic import COMPONENTS, PanopticTally
+from imptool.evaluation.panoptic_files import find_segments, is_panoptic
+from imptool.evaluation.record import CANVASES, Evaluation, write_record
 from imptool.evaluation.report import draw_examples, write_plots, write_report
-from imptool.evaluation.sheets import bands_sheet, classes_sheet, precision_shares, summary_sheet
+from imptool.evaluation.terminal import print_evaluation
 from imptool.files import InputError
-from imptool.metrics.bootstrap import REPLICATES
+from imptool.metrics.boundary import BANDS
+from imptool.metrics.contours import pixels
+from imptool.recipe import Panoptic, change_panoptic
+from imptool.report.console import list_failures
 from imptool.report.progress import say
-from imptool.report.tables import cell_text, terminal_table
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +59,7 @@ class Request:
         held: keeps hold of the folder of its own until all is written.
         tta: test-time augmentation of a run, as `parse_tta` takes it.
         canvas: what is on the canvas of a run, of `CANVASES`.
+        panoptic: whether panoptic quality is measured. override: changes of the recipe's section `panoptic`, KEY=VALUE.
     """
 
     split: str | None
@@ -67,9 +73,15 @@ class Request:
     held: ExitStack
     tta: str | None = None
     canvas: str = "detections"
+    panoptic: bool = False
+    override: Sequence[str] = ()
 
     def cells(self, labels: LabelSet) -> Cells:
         return Cells(len(labels.classes), self.bands, self.boundary_f, self.boundary_iou)
+
+    def fusion(self, own: Panoptic | None = None) -> Panoptic:
+        """How panoptic results are made: as a recipe says, with the changes that are asked for."""
+        return change_panoptic(own or Panoptic(), self.override)
 
     def claim(self, own: Path, sources: Iterable[Path] = (), *, check: Callable[[Path], object] = lambda _: None) -> Path:
         """The folder of the results, held: `out`, else its own, where `check` has nothing against it.
@@ -106,6 +118,103 @@ class Evaluated:
         return self.source.parse(self.source.load(item, target)).channels
 
 
+def command(
+    *,
+    run: Path | None = None,
+    weights: str | None = None,
+    predictions: Path | None = None,
+    boundary_bands: bool = False,
+    bands: str | None = None,
+    boundary_f: str | None = None,
+    boundary_iou: str | None = None,
+    baseline: str | None = None,
+    split: str | None = None,
+    dataset: str | None = None,
+    remap: Sequence[str] = (),
+    resize: bool = False,
+    missing_as_background: bool = False,
+    out: Path | None = None,
+    tta: str | None = None,
+    canvas: str = "detections",
+    panoptic: bool = False,
+    override: Sequence[str] = (),
+    device: str = "auto",
+    workers: int,
+    console: Console,
+) -> int:
+    """`imptool eval`, with its options: measure `run`, `weights`, `predictions` or the prior, else the newest run.
+
+    Returns the exit code: 1 where an image could not be used.
+    Raises:
+        InputError: two options contradict each other, or one cannot be used; as `evaluate_run`, `evaluate_predictions` and
+            `evaluate_prior`.
+    """
+    if sum(given is not None for given in (run, weights, predictions)) > 1:
+        raise InputError("RUN, --weights and --predictions name different things to measure: give one of them")
+    if predictions is None and (remap or resize or missing_as_background):
+        raise InputError("--remap, --resize and --missing-as-background are about label PNGs: add --predictions")
+    if predictions is not None and dataset is None:
+        raise InputError("--predictions says what was predicted, not for what: add --dataset")
+    of_prior = run is None and weights is None and dataset is not None and baseline is not None
+    if tta is not None and (predictions is not None or of_prior):
+        raise InputError("--tta is about the views that a model parses: measure a run or --weights, or leave it out")
+    if canvas != "detections" and (predictions is not None or of_prior):
+        raise InputError(f"--canvas {canvas} is about what a model projects: measure a run or --weights, or leave it out")
+    if of_prior and (panoptic or override):
+        raise InputError("--panoptic measures segments, and the prior has none: measure a run, --weights or --predictions")
+    change_panoptic(Panoptic(), override)  # a wrong one should not wait for the weights
+    widths = _band_widths(bands) if bands is not None else BANDS if boundary_bands else ()
+    _check_size("--boundary-f", boundary_f, whole=False)
+    _check_size("--boundary-iou", boundary_iou, whole=True)
+    with distributed.process_group(on_cpu=device == "cpu"), ExitStack() as held:
+        sizes = (widths, boundary_f or "", boundary_iou or "")
+        measures_pq = panoptic or bool(override)
+        request = Request(split, *sizes, baseline, out, workers, console, held, tta, canvas, measures_pq, override)
+        if out is not None and distributed.is_main():
+            held.enter_context(evaluation_folder(out))
+        if predictions is not None and dataset is not None:
+            about_maps: dict[str, Any] = {"resize": resize, "missing_as_background": missing_as_background}
+            evaluated = evaluate_predictions(predictions, request, dataset=dataset, remap=remap, **about_maps)
+        elif of_prior and dataset is not None:
+            evaluated = evaluate_prior(request, dataset=dataset)
+        else:
+            from imptool.checkpoint import load_run, named_weights, newest_run  # torch takes seconds
+            from imptool.models.inference import choose_device
+
+            place = choose_device(device)
+            trained = load_run(named_weights(weights) if weights is not None else run or newest_run(), device=place)
+            say(console, f"{trained.name} from {trained.source}, on {place}")
+            evaluated = evaluate_run(trained, request, dataset=dataset, device=place)
+        if distributed.is_main():
+            print_evaluation(evaluated.result, console)
+            for path in write_evaluation(evaluated, evaluated.out) if evaluated.out else ():
+                say(console, str(path))
+            if evaluated.out is None:
+                say(console, "nothing was written: --out FOLDER writes figures, plots and report")
+        return list_failures(evaluated.result.failed)
+
+
+def _check_size(option: str, text: str | None, *, whole: bool) -> None:
+    if text is None:
+        return
+    try:
+        size = pixels(text, (1, 1))
+    except ValueError as error:
+        raise InputError(f"{option} {text}: {error}") from error
+    if size == 0 or (whole and "%" not in text and size != int(size)):
+        raise InputError(f"{option} {text}: write {'whole ' if whole else ''}px above 0, or a share of the diagonal such as 2%")
+
+
+def _band_widths(text: str) -> tuple[float, ...]:
+    try:
+        widths = tuple(float(width) for width in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--bands {text}: write widths in px, such as 1,2,5,10") from error
+    if not all(0 < width < float("inf") for width in widths) or list(widths) != sorted(set(widths)):
+        raise InputError(f"--bands {text}: widths must be positive and increasing")
+    return widths
+
+
 def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None, device: torch.device) -> Evaluated:
     """Measure a trained run on a split of its dataset, or of another with the same classes.
 
@@ -124,10 +233,12 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
     split = recipe.val_split if request.split is None else request.split
     labels = trained.labels  # of older weights, the dataset says what is left and what right
     tta = parse_tta(request.tta, labels if labels.left_right is not None else replace(labels, left_right=found.left_right))
-    own, check = _folder_of_weights(trained.source, found, split, str(tta), canvas)
+    own, check = folder_of_weights(trained.source, found, split, _unusual(str(tta), request))
     out = request.claim(own, found.folders, check=check)
-    document = read_instances(found, split) if trained.model.detects else None
-    source = RunPredictions(trained, found, device, tta, _on_canvas(canvas, document, found.labels))
+    wanted = trained.model.detects or request.panoptic
+    document = read_instances(found, split) if wanted else None
+    fusion = request.fusion(recipe.panoptic) if request.panoptic else None
+    source = RunPredictions(trained, found, device, tta, _on_canvas(canvas, document, found.labels), fusion)
     result = measure(
         source,
         main=trained.name,
@@ -135,16 +246,18 @@ def evaluate_run(trained: TrainedModel, request: Request, *, dataset: str | None
             "model": trained.name,
             "weights": str(trained.source),
             "tta": str(tta),
-            **({"canvas": canvas} if trained.model.projection else {}),
+            **({"canvas": canvas} if trained.model.projects else {}),
+            **({"fusion": fusion.model_dump()} if fusion else {}),
             "recipe": recipe.to_plain(),
         },
         dataset=found,
         split=split,
         cells=request.cells(found.labels),
-        instances=None if document is None else _tally(document, found.labels),
+        instances=_tally(document, found.labels) if document is not None and trained.model.detects else None,
         prior_from=recipe.train_split if request.baseline else None,
         workers=request.workers,
         console=request.console,
+        panoptic=PanopticTally(found, document, fusion) if fusion and document is not None else None,
     )
     return Evaluated(result, out, found, source, trained.source.with_name(CURVES).with_suffix(".svg"))
 
@@ -155,7 +268,7 @@ def _check_canvas(request: Request, trained: TrainedModel) -> None:
         raise InputError(f"--canvas {request.canvas}: choose one of {', '.join(CANVASES)}")
     if request.canvas == "detections":
         return
-    if trained.model.projection is None:
+    if not trained.model.projects:
         from imptool.models import MODELS  # torch takes seconds
 
         projecting = ", ".join(name for name in MODELS if name.endswith("-imp"))
@@ -170,6 +283,13 @@ def _on_canvas(canvas: str, document: Mapping[str, Any] | None, labels: LabelSet
         return None
     instances = instances_to_detect(document, labels) if canvas == "true" else {}
     return {image["file_name"]: instances.get(image["id"], []) for image in document["images"]}
+
+
+def _unusual(tta: str, request: Request) -> list[str]:
+    """What tells an evaluation of a run from the usual one, as parts of a folder's name."""
+    found = [f"tta-{tta.replace(',', '-')}"] if tta else []
+    found += [f"canvas-{request.canvas}"] if request.canvas != "detections" else []
+    return found + [re.sub(r"[^\w.]+", "-", change) for change in request.override]
 
 
 def evaluate_prior(request: Request, *, dataset: str) -> Evaluated:
@@ -207,6 +327,10 @@ def evaluate_predictions(
     if path.suffix.lower() == ".json" and not path.is_dir():
         if not path.exists():
             raise InputError(f"--predictions {path}: no such file")
+        if is_panoptic(path):
+            return _evaluate_segments(path, request, dataset, remap=remap, resize=resize, missing=missing_as_background)
+        if request.panoptic:
+            raise InputError(f"--predictions {path} are detections, which are no segments: leave out --panoptic")
         about_maps = (remap, resize, missing_as_background, request.baseline)
         if any((*about_maps, request.bands, request.boundary_f, request.boundary_iou)):
             raise InputError(f"--predictions {path} are detections: bands, --baseline, --remap and so on are about label maps")
@@ -222,8 +346,10 @@ def evaluate_predictions(
     out = request.claim(
         own_folder(path, found.name, split),
         {source.folder, *found.folders},
-        check=partial(_check_own, measured=path, source=str(found.source)),
+        check=partial(check_own, measured=path, source=str(found.source)),
     )
+    if request.panoptic and (path / PANOPTIC).is_file():
+        raise InputError(f"--predictions {path} has {PANOPTIC}: measure it with --predictions {path / PANOPTIC}")
     tally, notes = None, []
     if (results := path / RESULTS).is_file():
         try:
@@ -240,6 +366,7 @@ def evaluate_predictions(
             "remap": {str(number): class_id for number, class_id in pairs.items()},
             "resize": resize,
             "missing_as_background": missing_as_background,
+            **({"fusion": _of_maps(request).model_dump()} if request.panoptic else {}),
         },
         dataset=found,
         split=split,
@@ -248,9 +375,42 @@ def evaluate_predictions(
         prior_from="train" if request.baseline else None,
         workers=request.workers,
         console=request.console,
+        panoptic=PanopticTally(found, read_instances(found, split), _of_maps(request)) if request.panoptic else None,
     )
     result.notes += notes
     return Evaluated(result, out, found, source)
+
+
+def _of_maps(request: Request) -> Panoptic:
+    """How panoptic results are made of label maps: their components are the things."""
+    return request.fusion().model_copy(update={"instances": COMPONENTS})
+
+
+def _evaluate_segments(
+    path: Path, request: Request, dataset: str, *, remap: Sequence[str], resize: bool, missing: bool
+) -> Evaluated:
+    """Panoptic quality of a COCO panoptic JSON."""
+    if any((remap, resize, request.baseline, request.bands, request.boundary_f, request.boundary_iou, request.override)):
+        raise InputError(f"--predictions {path} are segments: bands, --baseline, --remap and so on are about label maps")
+    found = load_dataset(dataset)
+    split = _split(request, found)
+    source = find_segments(path, found, split, missing_as_nothing=missing)
+    check = partial(check_own, measured=path, source=str(found.source))
+    out = request.claim(own_folder(path, found.name, split), {source.folder, *found.folders}, check=check)
+    result = measure(
+        source,
+        main=path.stem,
+        about={"predictions": str(path), "missing_as_background": missing},
+        dataset=found,
+        split=split,
+        cells=request.cells(found.labels),
+        instances=None,
+        prior_from=None,
+        workers=request.workers,
+        console=request.console,
+        panoptic=PanopticTally(found, read_instances(found, split), Panoptic()),
+    )
+    return Evaluated(result, out, found)
 
 
 def _evaluate_results(path: Path, request: Request, dataset: str) -> Evaluated:
@@ -271,7 +431,7 @@ def _evaluate_results(path: Path, request: Request, dataset: str) -> Evaluated:
         raise InputError(f"{dataset}: split {split} has no images")
     tally.add_all(predicted_results(path, document))
     tally.seen = {image["id"] for image in document["images"]}
-    out = request.claim(own_folder(path, name, split), check=partial(_check_own, measured=path, source=source))
+    out = request.claim(own_folder(path, name, split), check=partial(check_own, measured=path, source=source))
     result = Evaluation(name, source, split, labels, {"predictions": str(path)}, path.stem, images)
     add_precision(result, tally, request.console)
     return Evaluated(result, out)
@@ -296,63 +456,6 @@ def write_evaluation(evaluated: Evaluated, folder: Path) -> list[Path]:
     return [*paths, write_report(result, folder, examples, evaluated.curves)]
 
 
-def evaluation_folder(out: Path) -> AbstractContextManager[None]:
-    """Hold the folder that an evaluation is asked to go to: a free one, or one that an evaluation has left unfinished."""
-
-    def check(out: Path) -> None:
-        if not contents(out) <= {COUNTS, PER_IMAGE}:  # figures are written last
-            check_free(out, force=None)
-
-    return results_folder(out, check)
-
-
-def own_folder(measured: Path, dataset: str, split: str, suffix: str = "") -> Path:
-    """Where the results of predictions or weights go that are in no run.
-
-    Args:
-        measured: the predictions or weights. dataset: its name.
-        suffix: what tells this evaluation of them from others.
-    """
-    name = measured.resolve().stem if measured.is_file() else measured.resolve().name
-    return Path("evaluations", f"{dataset}-{split}", name + suffix)
-
-
-def _check_own(folder: Path, *, measured: Path, source: str) -> None:
-    """An evaluation replaces its own results; InputError where there are others.
-
-    Args:
-        measured: the predictions or weights. source: where the description of the dataset lies.
-    """
-    if not contents(folder):
-        return
-    try:
-        plain = read_json(folder / METRICS)
-        earlier, earlier_source = plain.get("predictions") or plain["weights"], plain["dataset"]["source"]
-        same = Path(earlier).resolve() == measured.resolve() and Path(earlier_source).resolve() == Path(source).resolve()
-    except (InputError, KeyError, TypeError, AttributeError):
-        earlier, earlier_source, same = "something else", "", False
-    if not same:
-        of = f"{earlier} on {earlier_source}" if earlier_source else earlier
-        raise InputError(f"{folder} already holds results of {of}: choose another --out")
-
-
-def _folder_of_weights(
-    weights: Path, dataset: Dataset, split: str, tta: str, canvas: str
-) -> tuple[Path, Callable[[Path], object]]:
-    """In their run, or a folder of their own where they are in none; best weights and early stages are told from the last.
-
-    So are test-time augmentation and another canvas: they do not replace an evaluation without. Gives what to ask of the
-    folder as well.
-    """
-    suffix = f"-tta-{tta.replace(',', '-')}" if tta else "" if canvas == "detections" else f"-canvas-{canvas}"
-    if not (weights.parent / "recipe.yaml").is_file():
-        check = partial(_check_own, measured=weights, source=str(dataset.source))
-        return own_folder(weights, dataset.name, split, suffix), check
-    last = weights.name == "weights.safetensors" or weights.suffix == ".pt"
-    name = f"eval-{split}{'' if last else '-' + weights.stem.removeprefix('weights-')}{suffix}"
-    return weights.parent / name, lambda _: None
-
-
 def _split(request: Request, dataset: Dataset) -> str:
     if request.split is not None:
         return request.split
@@ -361,28 +464,3 @@ def _split(request: Request, dataset: Dataset) -> str:
 
 def _tally(document: Mapping[str, Any], labels: LabelSet, read: tuple[str, ...] = OF_MASKS) -> InstanceTally:
     return InstanceTally(document, frozenset(labels.ids[channel] for channel in labels.things), read)
-
-
-def print_evaluation(result: Evaluation, console: Console) -> None:
-    """The tables on the terminal."""
-    if len(result.images) >= _MANY:
-        say(console, f"intervals from {REPLICATES:,} resampled splits ...")
-    precision = precision_shares(result)
-    title = f"{result.dataset}, split {result.split}, {len(result.images):,} images (percent)"
-    console.print(terminal_table(classes_sheet(title, result.labels, result.measured, precision), intervals=False))
-    if result.measured:
-        console.print(terminal_table(summary_sheet(result.measured)))
-        if any(measured.cells.bands for measured in result.measured.values()):
-            console.print(terminal_table(bands_sheet(result.measured), intervals=len(result.measured) == 1))
-    for kind in result.precision:
-        keys = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-        figures = {key: precision[f"{kind}/{key}"] for key in keys}
-        say(console, f"{kind} " + "  ".join(f"{key} {cell_text(figure)}" for key, figure in figures.items()))
-    if not math.isnan(result.canvas_nonempty):
-        say(console, f"images with a non-empty canvas: {result.canvas_nonempty:.1%}")
-    if result.tta:
-        say(console, f"test-time augmentation: {result.tta}")
-    if result.swapped:
-        say(console, f"on the canvas: {CANVASES[result.canvas]}")
-    for note in result.notes:
-        say(console, f"note: {note}")

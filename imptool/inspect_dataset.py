@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from imptool.data.coco import decode_masks
-from imptool.data.dataset import Dataset
+from imptool.data.dataset import Dataset, find_dataset_here, load_dataset
 from imptool.data.export import SMALL
 from imptool.data.images import read_image
 from imptool.data.instances import FEW
 from imptool.data.layouts import Item
+from imptool.data.output import check_free, results_folder
 from imptool.data.survey import (
     KINDS,
     Converted,
@@ -40,7 +42,7 @@ from imptool.data.survey import (
 from imptool.files import InputError, nearest, some, whole_file, write_json
 from imptool.processes import map_ahead
 from imptool.report import page
-from imptool.report.console import plain
+from imptool.report.console import plain, write_text
 from imptool.report.overlays import colour_classes, colour_instances, drawable
 from imptool.report.progress import ProgressBar, count_of, say
 
@@ -63,6 +65,49 @@ class Inspection(NamedTuple):
     statistics: Statistics
     problems: list[Problem]
     surveyed: list[Facts]
+
+
+def command(
+    *,
+    dataset: str | None,
+    out: Path | None,
+    page: bool,
+    sample: int,
+    classes: Sequence[str],
+    as_json: bool,
+    max_pixels: int,
+    workers: int,
+    force: bool,
+    console: Console,
+) -> int:
+    """`imptool inspect`, with its options: inspect `dataset`, or the one in the current folder; print and write what is found.
+
+    Returns the exit code: 1 where there are problems.
+    Raises:
+        InputError: `classes` are none of the dataset's, or there is no page for them; `out` cannot be used; as
+            `load_dataset` and `inspect_dataset`.
+    """
+    if classes and not page:
+        raise InputError("--class chooses images for the page: add --page")
+    found = load_dataset(dataset if dataset is not None else find_dataset_here(Path()), max_pixels=max_pixels)
+    class_ids(found, classes)  # a wrong name should not wait for the work
+    folder = out or (Path("inspected", found.name) if page else None)
+    if folder is not None and folder.resolve() == found.root.resolve():
+        raise InputError(f"--out {folder} is the dataset itself: choose another folder")
+    with ExitStack() as held:
+        if folder is not None:
+            check = partial(check_free, force=force)
+            held.enter_context(results_folder(folder, check, sources=found.folders, parts=["pictures"]))
+        inspection = inspect_dataset(found, workers=workers, console=console)
+        if as_json:
+            write_text(json.dumps(to_plain(inspection), indent=1) + "\n")
+        else:
+            print_inspection(inspection, console)
+        for path in write_inspection(inspection, folder) if folder is not None else ():
+            say(console, str(path))
+        if page and folder is not None:
+            say(console, f"{write_inspection_page(inspection, folder, count=sample, classes=classes)}")
+    return 1 if inspection.problems else 0
 
 
 def inspect_dataset(dataset: Dataset, *, workers: int, console: Console) -> Inspection:
@@ -140,6 +185,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     ):
         table.add_column(heading, justify="right")
     for row in statistics.rows:
+        if not any((*row.instances.values(), *row.photographs.values())):  # told in a note, below
+            continue
         counts = [f"{count:,}" for count in row.instances.values()]
         small = f"{row.small / sum(row.instances.values()):.1%}" if row.small else ""
         rest = [_side(row.side), small, f"{sum(row.photographs.values()):,}", f"{row.components:,}", f"{row.holes:,}"]
@@ -154,6 +201,13 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         say(console, f"{what}: {figures}")
     for remark in (*dataset.remarks, *rare_classes(statistics)):
         say(console, f"note: {remark}")
+    print_problems(problems, console, rest="--out writes all of them to problems.json")
+    say(console, "")
+    say(console, count_of(len(problems), "problem") if problems else "no problems")
+
+
+def print_problems(problems: Sequence[Problem], console: Console, *, rest: str) -> None:
+    """Problems by kind, the first of each; `rest` says where the others are to be had."""
     for kind, count in Counter(problem.kind for problem in problems).items():
         say(console, "")
         say(console, f"{kind}: {count_of(count, 'problem')}")
@@ -161,9 +215,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         for line in of_kind[:_SHOWN]:
             say(console, f"  {' '.join(line.split())}")
         if count > _SHOWN:
-            say(console, f"  and {count - _SHOWN:,} more: --out writes all of them to problems.json")
-    say(console, "")
-    say(console, count_of(len(problems), "problem") if problems else "no problems")
+            say(console, f"  and {count - _SHOWN:,} more: {rest}")
 
 
 def rare_classes(statistics: Statistics) -> list[str]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from imptool.checkpoint import TrainedModel, load_run
 from imptool.data.images import read_image
 from imptool.data.label_set import LabelSet
+from imptool.data.panoptic import fuse
 from imptool.data.prediction import Prediction, mask_in_box
 from imptool.data.tta import parse_tta
 from imptool.files import find_weights, some
@@ -56,6 +58,44 @@ class Instance:
         return full
 
 
+@dataclass(frozen=True)
+class Segment:
+    """One part of a panoptic result: an instance of a thing, or all of another class.
+
+    Attributes:
+        number: its value in the map. class_id, class_name: as in the dataset. thing: whether it is an instance.
+        score: 0..1; 1 of what is no thing. area: in px.
+    """
+
+    number: int
+    class_id: int
+    class_name: str
+    thing: bool
+    score: float
+    area: int
+
+
+class Segments(Sequence[Segment]):
+    """The panoptic result of one image: its segments, in the order of their numbers from 1.
+
+    Attributes:
+        numbers: [H, W] int32, the number of the segment at each pixel; 0 where there is none.
+    """
+
+    def __init__(self, numbers: np.ndarray, rows: Sequence[Segment]) -> None:
+        self.numbers, self._rows = numbers, list(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._rows[place]
+
+    def __repr__(self) -> str:
+        height, width = self.numbers.shape
+        return f"<{len(self)} segments of {width} x {height} px>"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Parsing:
     """What a model found in one image of H x W px. A notebook shows it as `plot` does.
@@ -67,6 +107,7 @@ class Parsing:
         class_names: {class id: name} of every class that the model knows.
         instances: the detections, best first.
         probabilities: [C, H, W] float32 if requested, in the order of `class_names`; they add up to 1.
+        segments: instances and semantic map joined to a panoptic result, if requested.
     """
 
     image: np.ndarray
@@ -75,6 +116,7 @@ class Parsing:
     instances: list[Instance]
     probabilities: np.ndarray | None
     _labels: LabelSet
+    segments: Segments | None = None
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
@@ -168,7 +210,12 @@ class Model:
         return dict(zip(self.labels.ids, self.labels.names, strict=True))
 
     def predict(
-        self, image: str | os.PathLike[str] | np.ndarray, *, probabilities: bool = False, tta: str | None = None
+        self,
+        image: str | os.PathLike[str] | np.ndarray,
+        *,
+        probabilities: bool = False,
+        tta: str | None = None,
+        panoptic: bool = False,
     ) -> Parsing:
         """Parse an image.
 
@@ -177,6 +224,7 @@ class Model:
             probabilities: also return the probability of every class at every pixel: 4 bytes each.
             tta: test-time augmentation, off by default. It averages several views of the image: "flip,0.75,1,1.25" lists
                 scales of the model's own input size; with `flip`, each view is also parsed mirrored.
+            panoptic: also join instances and semantic map to a panoptic result, as the recipe's `panoptic` says.
         Raises:
             InputError: the file is missing or broken; `tta` is not such a list; or it has `flip`, and the model's weights do
                 not say which classes are left and right.
@@ -190,7 +238,13 @@ class Model:
         views = chosen.resize(pixels, self.trained.recipe.input)
         with self._one_at_a_time:
             (prediction,) = parse_resized(
-                self.trained.model, [views], [(height, width)], device=self._device, tta=chosen, probabilities=probabilities
+                self.trained.model,
+                [views],
+                [(height, width)],
+                device=self._device,
+                tta=chosen,
+                probabilities=probabilities,
+                confidence=panoptic and self.trained.recipe.panoptic.instances == "components",
             )
         return Parsing(
             image=pixels,
@@ -199,6 +253,7 @@ class Model:
             instances=_instances(prediction, self.labels),
             probabilities=prediction.probabilities,
             _labels=self.labels,
+            segments=_segments(prediction, self.trained) if panoptic else None,
         )
 
 
@@ -220,6 +275,20 @@ def load(
     trained = load_run(find_weights(name, missing=f"{name} is no run of imptool train and no file of weights"), device=place)
     choose_compute(trained.model, place, precision)
     return Model(trained)
+
+
+def _segments(prediction: Prediction, trained: TrainedModel) -> Segments:
+    labels = trained.labels
+    found = fuse(prediction, labels, trained.recipe.panoptic)
+    areas = np.bincount(found.numbers.ravel(), minlength=len(found.channels) + 1).tolist()
+    rows = enumerate(zip(found.channels.tolist(), found.scores.tolist(), strict=True), start=1)
+    return Segments(
+        found.numbers,
+        [
+            Segment(number, labels.ids[channel], labels.names[channel], channel in labels.things, score, areas[number])
+            for number, (channel, score) in rows
+        ],
+    )
 
 
 def _instances(prediction: Prediction, labels: LabelSet) -> list[Instance]:

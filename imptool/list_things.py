@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.console import Console
 from safetensors import safe_open
 
 from imptool.data.dataset import DatasetFile, root_of
@@ -17,6 +18,7 @@ from imptool.data.layouts import LAYOUTS
 from imptool.files import RECIPES, TEXT_FILE, InputError, nearest, parse_strict, read_text, read_yaml, shipped_weights
 from imptool.recipe import Recipe, load_recipe, read_about, recipe_names
 from imptool.report.console import WIDTH, wrapped
+from imptool.report.progress import say
 
 
 class Thing(NamedTuple):
@@ -34,6 +36,12 @@ class Kind(NamedTuple):
     use: str
     heads: Sequence[str]
     find: Callable[[], Iterator[Thing]]
+
+
+def command(*, kind: str | None, console: Console) -> None:
+    """`imptool list`, with its option: print the lines of `list_things`."""
+    for line in list_things(kind):
+        say(console, line)
 
 
 def list_things(kind: str | None = None) -> list[str]:
@@ -105,10 +113,11 @@ def _models() -> Iterator[Thing]:
     docs = {each.name: ast.get_docstring(each) for each in tree.body if isinstance(each, ast.FunctionDef)}
     for each in tree.body:
         if isinstance(each, ast.AnnAssign) and isinstance(each.value, ast.Dict) and ast.unparse(each.target) == "MODELS":
-            for name, builder in zip(each.value.keys, each.value.values, strict=True):
+            for name, row in zip(each.value.keys, each.value.values, strict=True):
                 assert isinstance(name, ast.Constant)
                 assert isinstance(name.value, str)
-                yield Thing(name.value, _first_paragraph(docs[ast.unparse(builder)]))
+                assert isinstance(row, ast.Call)
+                yield Thing(name.value, _first_paragraph(docs[ast.unparse(row.args[0])]))
 
 
 def _weights() -> Iterator[Thing]:

@@ -8,36 +8,37 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from imptool import distributed
-from imptool.checkpoint import TrainedModel
+from imptool.checkpoint import TrainedModel, load_run, named_weights, newest_run
 from imptool.data.images import image_size
 from imptool.data.output import contents, is_inside, results_folder
 from imptool.data.prediction import Prediction
-from imptool.data.tta import PLAIN, Tta
-from imptool.files import TENSORS_FILE, InputError, read_ahead, sha256_of
-from imptool.models.inference import parse_resized
+from imptool.data.tta import Tta, parse_tta
+from imptool.files import DEFAULT_WEIGHTS, TENSORS_FILE, InputError, find_shipped_weights, nearest, read_ahead, sha256_of
+from imptool.models.inference import choose_compute, choose_device, parse_resized
 from imptool.prediction.journal import Journal, Record
 from imptool.prediction.lists import listed, write_lists
-from imptool.prediction.photographs import Photograph
-from imptool.prediction.results import FOLDERS, Loaded, are_whole, load, source_of, write_results
+from imptool.prediction.photographs import Photograph, find_photographs, title_of
+from imptool.prediction.results import FOLDERS, SAVED, Loaded, are_whole, load, source_of, write_results
 from imptool.processes import DeadWorker, NoWorker, ProcessPool
-from imptool.report.console import plain
+from imptool.recipe import Panoptic, change_panoptic
+from imptool.report.console import list_failures, plain
 from imptool.report.page import duration
 from imptool.report.progress import count_of, say, track
 
 _DISK = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO}  # what the next image would meet as well
-_FILES = ("predictions.json", "images.json", "index.html")
+_FILES = ("predictions.json", "panoptic.json", "images.json", "index.html")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Settings:
     title: what they are called together. resume: keep what an earlier run has finished, in place of removing it. save: what is
     written, of `results.SAVED`. batch: how many images of one size go through the network together.
     workers: threads that read, and as many that write. max_pixels: larger images are refused. tta: which views of a
-    image are averaged.
+    image are averaged. fusion: how panoptic results are made.
     """
 
     title: str
@@ -57,7 +58,78 @@ class Settings:
     batch: int
     workers: int
     max_pixels: int
-    tta: Tta = PLAIN
+    tta: Tta
+    fusion: Panoptic
+
+
+def command(
+    *,
+    photographs: Sequence[str],
+    run: Path | None,
+    weights: str | None,
+    out: Path | None,
+    save: str,
+    resume: bool,
+    force: bool,
+    precision: Literal["float32", "bfloat16"] | None,
+    tta: str | None,
+    batch: int | None,
+    override: Sequence[str],
+    max_pixels: int,
+    device: str,
+    workers: int,
+    console: Console,
+) -> int:
+    """`imptool predict`, with its options: parse images with the model of `run`, of `weights`, or the newest one.
+
+    Returns the exit code: 1 where an image could not be used.
+    Raises:
+        InputError: two options contradict each other, or one cannot be used; as `find_photographs`, `load_run` and `predict`.
+    """
+    if run is not None and weights is not None:
+        raise InputError("--run and --weights name different models: give one of them")
+    saved = _outputs(save) | ({"panoptic"} if override else set())
+    change_panoptic(Panoptic(), override)  # a wrong one should not wait for the weights
+    with distributed.process_group(on_cpu=device == "cpu"), ExitStack() as held:
+        title = title_of(photographs)
+        out = out or Path("predictions", title)
+        found: list[Photograph] = []
+        if distributed.is_main():  # a wrong folder should not wait for the weights
+            held.enter_context(predictions_folder(out, resume=resume, force=force))
+            found, notes = find_photographs(photographs, out)
+            for note in notes:
+                say(console, f"note: {note}")
+        place = choose_device(device)
+        named = run if weights is None else named_weights(weights)
+        trained = load_run(named or _newest_run_or_shipped(console), device=place)
+        choose_compute(trained.model, place, precision)
+        say(console, f"{trained.name} from {trained.source}, on {place} in {trained.model.compute.precision}")
+        if trained.unfinished:
+            say(console, f"note: {trained.unfinished}")
+        views = parse_tta(tta, trained.labels)
+        batch = batch or (4 if place.type == "cuda" else 1)
+        fusion = change_panoptic(trained.recipe.panoptic, override)
+        settings = Settings(title, resume, saved, place, batch, workers, max_pixels, views, fusion)
+        return list_failures(predict(trained, distributed.from_main(found), out, settings, console))
+
+
+def _outputs(text: str) -> frozenset[str]:
+    """What `--save` names."""
+    names = frozenset(SAVED) if text == "all" else frozenset(name.strip() for name in text.split(","))
+    for name in sorted(names - set(SAVED)):
+        raise InputError(f"--save {text}: unknown '{name}'{nearest(name, SAVED)}")
+    return names
+
+
+def _newest_run_or_shipped(console: Console) -> Path:
+    """What is taken where nothing is named."""
+    try:
+        return newest_run()
+    except InputError:
+        path = find_shipped_weights(DEFAULT_WEIGHTS)
+        assert path is not None  # a name that is always known
+    say(console, f"no trained run under runs/: using the shipped weights {DEFAULT_WEIGHTS}; --weights or --run chooses others")
+    return path
 
 
 def predict(
@@ -74,13 +146,14 @@ def predict(
     Returns what is wrong with each image that could not be read, or its results not be written. Under torchrun every
     process parses its share, and the first one writes what is about all of them.
 
-    Writes `labels/<name>.png`, `overlays/<name>.jpg`, `cutouts/<name>/<class>-<n>.png`, `page/` with `index.html`,
-    `predictions.json` (COCO results), and always `images.json` (a COCO document without annotations).
+    Writes `labels/<name>.png`, `overlays/<name>.jpg`, `cutouts/<name>/<class>-<n>.png`, `panoptic/<name>.png` with
+    `panoptic.json`, `page/` with `index.html`, `predictions.json` (COCO results), and always `images.json` (a COCO document
+    without annotations).
     Raises:
         InputError: the model parses nothing or lies among the results, or none of the images can be parsed.
         OSError: the disk takes no more.
     """
-    if trained.model.semantic_head is None:
+    if not trained.model.parses:
         raise InputError(f"{trained.source} is a {trained.name}: it has no semantic head to parse images with")
     if any(is_inside(trained.source, out / name) for name in FOLDERS):
         raise InputError(f"{trained.source} lies among the results in {out}: move it, or choose another --out")
@@ -161,7 +234,7 @@ def _prepare(
             _forget_if_other(photograph, journal, out)
         journal.join(names)
         planned = _batches(photographs, trained, settings)
-        done = {photograph.file_name for photograph in photographs if _is_done(photograph, journal, out, settings.save)}
+        done = {photograph.file_name for photograph in photographs if _is_done(photograph, journal, out, settings)}
         # A batch is parsed as a whole: with other images beside it, the last bits of a result may be others.
         batches = [batch for batch in planned if any(photograph.file_name not in done for photograph in batch)]
         kept = len(photographs) - sum(map(len, batches))
@@ -191,12 +264,14 @@ def _batches(photographs: Sequence[Photograph], trained: TrainedModel, settings:
     return batches + list(waiting.values())
 
 
-def _is_done(photograph: Photograph, journal: Journal, out: Path, save: frozenset[str]) -> bool:
-    """Whether an image's results are there, and are those of the very file."""
+def _is_done(photograph: Photograph, journal: Journal, out: Path, settings: Settings) -> bool:
+    """Whether an image's results are there, made as they are wanted, and are those of the very file."""
     if photograph.file_name not in journal:
         return False
     record = journal.record(photograph.file_name)
-    return save <= set(record["saved"]) and are_whole(record, out)
+    if "panoptic" in settings.save and record.get("fusion") != settings.fusion.model_dump():
+        return False
+    return settings.save <= set(record["saved"]) and are_whole(record, out)
 
 
 def _forget_if_other(photograph: Photograph, journal: Journal, out: Path) -> None:
@@ -238,7 +313,7 @@ def _parse(
             if photograph.number not in last:
                 continue
             for row, prediction in _predictions(trained, together, settings, problems):
-                writers.submit(row[0], row[1].source, prediction, trained.labels, out, settings.save)
+                writers.submit(row[0], row[1].source, prediction, trained.labels, out, settings.save, settings.fusion)
             together = []
 
 
@@ -255,6 +330,7 @@ def _predictions(
                 [row[1].size for row in rows],
                 device=settings.device,
                 tta=settings.tta,
+                confidence="panoptic" in settings.save and settings.fusion.instances == "components",
             )
         except torch.OutOfMemoryError:
             predictions = []

@@ -41,6 +41,9 @@ class Augment(Strict):
 
     flip: float = Field(default=0.5, ge=0, le=1, description="share of the images that are mirrored left to right")
     short_sides: list[Side] = Field(default=[], description="px; one of these, by chance, instead of input.short_side")
+    short_side_range: list[Side] | None = Field(
+        default=None, min_length=2, max_length=2, description="[least, most] in px; any whole short side between, by chance"
+    )
     long_side: Side | None = Field(default=None, description="px; instead of input.long_side")
     crop: list[Side] | None = Field(
         default=None, min_length=2, max_length=2, description="[height, width] in px of a window drawn anywhere"
@@ -55,6 +58,15 @@ class Augment(Strict):
     copy_paste: float = Field(
         default=0.0, ge=0, le=1, description="share of the images onto which instances of another image are pasted"
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_draw_sides(self) -> Augment:
+        if self.short_side_range is not None:
+            if self.short_sides:
+                raise ValueError("short_side_range and short_sides both say which short side is drawn: give one of them")
+            if self.short_side_range[0] > self.short_side_range[1]:
+                raise ValueError(f"short_side_range: {self.short_side_range} goes from the larger to the smaller side")
+        return self
 
 
 IMAGENET = "imagenet"
@@ -130,6 +142,30 @@ class Detector(Strict):
     detections: int = Field(default=100, ge=1, le=10_000, description="of an image at most, the best ones")
 
 
+class PANet(Strict):
+    """PANet's parts (Liu et al. 2018) under any model with a detector or an FPN; all off by default."""
+
+    norm: Literal["none", "group", "sync"] = Field(
+        default="none",
+        description="of FPN, bottom-up path, box and mask head: none, group, or sync (BatchNorm over all GPUs, in the backbone "
+        "too, where nothing is frozen then)",
+    )
+    bottom_up: bool = Field(default=False, description="the bottom-up path N2 to N5 behind the FPN")
+    pooling: Literal["max", "sum"] | None = Field(
+        default=None, description="regions are pooled from all levels, which are fused by max or sum; null: from one level"
+    )
+    pooled_after: Literal["first", "align"] = Field(
+        default="first",
+        description="where levels are fused: first (after a first layer for each) or align (directly after RoIAlign)",
+    )
+    fusion: Literal["sum", "product", "max"] | None = Field(
+        default=None,
+        description="how a fully connected path is joined to the mask logits: sum, product or max; null: no such path",
+    )
+    fusion_from: int = Field(default=3, ge=2, le=4, description="behind which convolution of the mask head that path begins")
+    heavy_head: bool = Field(default=False, description="four convolutions and one layer as box head, in place of two layers")
+
+
 class Projection(Strict):
     """What reaches the canvas, in training and at inference: by default every detection, with gradient, as in the paper."""
 
@@ -201,6 +237,20 @@ class Losses(Strict):
     )
 
 
+class Panoptic(Strict):
+    """How a panoptic result is made of detections and label map, in eval and predict."""
+
+    instances: Literal["detections", "components"] = Field(
+        default="detections",
+        description="what the things are: detections, or components (every component of a thing's class in the label map)",
+    )
+    confidence: float = Field(default=0.5, ge=0, le=1, description="only detections with this score at least")
+    overlap: float = Field(
+        default=0.5, ge=0, le=1, description="a detection of which others in front cover a larger share is left out"
+    )
+    stuff_area: int = Field(default=4096, ge=0, description="px of the image; of a class that is no thing, fewer are void")
+
+
 class Solver(Strict):
     """The optimizer.
 
@@ -232,6 +282,21 @@ class Solver(Strict):
     clip_norm: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="longer gradients are shortened to this norm; null: none"
     )
+
+
+def change_panoptic(settings: Panoptic, changes: Sequence[str]) -> Panoptic:
+    """Settings with changes such as panoptic.confidence=0.3.
+
+    Raises:
+        InputError: a change is of another section, or none of its keys has that name or value.
+    """
+    plain = {"panoptic": settings.model_dump()}
+    for change in changes:
+        key, value = parse_change(change)
+        if not key.startswith("panoptic."):
+            raise InputError(f"-o {change}: of a model that is trained, only panoptic can be changed: panoptic.confidence=0.3")
+        _change(plain, key, value)
+    return parse_strict(Panoptic, plain["panoptic"], source="-o panoptic")
 
 
 COCO = "COCO_V1"
@@ -266,6 +331,12 @@ class Stage(Strict):
     )
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="instead of solver.lr")
     augment: Augment | None = Field(default=None, description="instead of the recipe's augment, as a whole")
+    train: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="the parts of the model that learn, such as semantic_head or detector.roi_heads; all else is frozen, norms "
+        "included; null: all",
+    )
 
     @model_validator(mode="after")
     def _steps_increase(self) -> Stage:
@@ -285,9 +356,11 @@ class Recipe(Strict):
     augment: Augment = Augment()
     backbone: Backbone = Backbone()
     detector: Detector = Detector()
+    panet: PANet = PANet()
     projection: Projection = Projection()
     compute: Compute = Compute()
     losses: Losses = Losses()
+    panoptic: Panoptic = Panoptic()
     solver: Solver = Solver()
     stages: dict[FileName, Stage] = Field(
         min_length=1, max_length=100, description="the stages of the training by name, one after the other"
@@ -301,6 +374,19 @@ class Recipe(Strict):
         default=None, ge=1, description="images of the val split, evenly spread, that evaluate_every measures; null: all"
     )
     seed: int = Field(default=0, ge=0, lt=2**63 - 1000, description="of the first stage; each further one has the next number")
+
+    @model_validator(mode="after")
+    def _fusion_fits_the_mask_head(self) -> Recipe:
+        channels, start = self.detector.mask_channels, self.panet.fusion_from
+        if self.panet.fusion is None:
+            return self
+        if start > len(channels):
+            raise ValueError(f"panet.fusion_from: {start}, and detector.mask_channels has {len(channels)} convolutions")
+        if channels[start - 1] % 2:
+            raise ValueError(
+                f"panet.fusion halves the {channels[start - 1]} channels of detector.mask_channels: choose an even number"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stages_start_from_earlier_ones(self) -> Recipe:

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from pydantic.fields import FieldInfo
+from rich.console import Console
 
-from imptool.files import Strict, dump_yaml_inline
-from imptool.recipe import Recipe
+from imptool.files import InputError, Strict, dump_yaml_inline
+from imptool.recipe import Recipe, load_recipe
+from imptool.report.console import write_text
 
 _WIDTH, _CODE = 100, 40  # columns of a line, and of its key and value, behind which the comment stands
+
+
+def command(*, name: str | None, override: Sequence[str], console: Console) -> None:
+    """`imptool recipe`, with its options: print `show_recipe` of a recipe as it is, for a file.
+
+    Raises:
+        InputError: no recipe is named; as `load_recipe`.
+    """
+    if name is None:
+        raise InputError("imptool recipe NAME: say which one; imptool list recipes shows those that come with imptool")
+    text = show_recipe(load_recipe(name, override))
+    if not console.quiet:
+        write_text(text)
 
 
 def show_recipe(recipe: Recipe) -> str:

@@ -17,24 +17,31 @@ import torch
 from rich.console import Console
 
 from imptool import distributed
-from imptool.checkpoint import WEIGHTS, checkpoints, latest_checkpoint, load_checkpoint, load_weights, parse_about, save_weights
+from imptool.checkpoint import WEIGHTS, checkpoints, latest_checkpoint, load_checkpoint, load_weights, parse_about
 from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.instances import read_instances, untaught
+from imptool.data.label_set import LabelSet
 from imptool.data.output import check_apart, check_free, results_folder
 from imptool.data.samples import TrainingSamples
 from imptool.files import InputError, whole_file
-from imptool.models import ONE_STAGE, build_model, find_model
-from imptool.models.parser import Parser
+from imptool.models import build_model, find_model
+from imptool.models.network import Network
 from imptool.models.transfer import Weights, fit_weights, read_start
 from imptool.processes import STOPPING
 from imptool.recipe import Recipe, Stage, load_recipe, write_recipe
 from imptool.report.progress import say
 from imptool.training.batches import check_batch
+from imptool.training.keeping import Keeping
+from imptool.training.learner import Learner, share_statistics
 from imptool.training.log import LOG, cut_log, write_curves
-from imptool.training.solver import notes
+from imptool.training.solver import base_rate, notes
 from imptool.training.stage import Interrupted, StageJob
+from imptool.training.validation import Validation
 
-__all__ = ["DESCRIPTION", "Interrupted", "TrainResult", "on_dataset_of", "plan_stages", "train"]
+__all__ = ["DESCRIPTION", "Interrupted", "TrainResult", "find_checkpoint", "on_dataset_of", "plan_stages", "train"]
+
+STARTS = "start-{}.txt"
+"""In a run: what the model of a stage took of the weights that it starts from, part by part."""
 
 DESCRIPTION = "dataset.yaml"
 """In a run that was begun from a dataset alone: the dataset with its classes and splits."""
@@ -78,11 +85,14 @@ def train(
         stages = plan_stages(recipe, console)
         check_batch(recipe.solver)
         dataset = load_dataset(recipe.dataset)
+        _check_parts(recipe, stages, dataset.labels)
         if distributed.is_main():
             check_apart(run, dataset.folders, holds=False)
         document = read_instances(dataset, recipe.train_split)
         dataset.split(recipe.val_split)  # a misspelt one should not wait for eval
-        checkpoint = _checkpoint_to_resume(run, recipe, stages, dataset) if resume else None
+        checkpoint = find_checkpoint(run, recipe, stages, dataset) if resume else None
+        if checkpoint is not None and distributed.is_main():
+            cut_log(run, list(stages), checkpoint["stage"], checkpoint["iteration"], written=checkpoint["log_checksum"])
         result = TrainResult(unreadable=checkpoint["unreadable"] if checkpoint else {})
         told = [*dataset.notes, *_untaught(dataset, recipe, document)] if distributed.is_main() else []
         for line in (*told, *notes(recipe, stages)):
@@ -97,9 +107,21 @@ def train(
             samples = TrainingSamples(
                 dataset, recipe.train_split, document, size=recipe.input, augment=stage.augment or recipe.augment, seed=seed
             )
-            model = _start_model(run, recipe, dataset, stage, stages, console, resumed=checkpoint is not None).to(device)
+            model = _start_model(run, recipe, dataset, name, stages, console, resumed=checkpoint is not None).to(device)
+            if recipe.panet.norm == "sync":
+                model = share_statistics(model, device, console)
             job = StageJob(
-                run, name, stage, recipe, dataset, model, samples, seed, device, workers, console, stop, result.unreadable
+                keeping=Keeping(run, name, stage.model or recipe.model.name, recipe, dataset.labels),
+                stage=stage,
+                learner=Learner(
+                    model, recipe.solver, recipe.losses, seed=seed, rate=base_rate(recipe.solver, stage), device=device
+                ),
+                samples=samples,
+                validation=Validation.of(recipe, dataset, device=device, workers=workers) if model.parses else None,
+                workers=workers,
+                console=console,
+                stop=stop,
+                unreadable=result.unreadable,
             )
             if distributed.is_main():
                 write_recipe(run / "recipe.yaml", recipe)
@@ -107,10 +129,8 @@ def train(
             say(console, _begin(job, checkpoint))
             job.train(checkpoint)
             checkpoint, result.best = None, job.best
-            if distributed.is_main():
-                last = index == len(stages) - 1
-                path = run / (WEIGHTS if last else f"weights-{name}.safetensors")
-                save_weights(path, job.trained, job.model_name, recipe, dataset.labels)
+            path = run / (WEIGHTS if index == len(stages) - 1 else f"weights-{name}.safetensors")
+            job.keeping.save_weights(path, job.learner)
             distributed.wait_for_all()
         if distributed.is_main():
             write_curves(run)
@@ -142,17 +162,25 @@ def plan_stages(recipe: Recipe, console: Console) -> dict[str, Stage]:
     planned: dict[str, Stage] = {}
     for name, stage in reversed(recipe.stages.items()):
         model, start = stage.model or recipe.model.name, stage.start
-        find_model(model)
+        row = find_model(model)
         if planned and not any(later.start == name for later in planned.values()):
             say(console, f"note: stage {name} is left out, as no later one starts from it")
             continue
-        if model in ONE_STAGE and start in recipe.stages:
+        if row.one_stage and start in recipe.stages:
             say(
                 console, f"note: {model} is trained in one stage: it starts from the backbone's weights, not from stage {start}"
             )
             start = None
         planned[name] = stage.model_copy(update={"model": model, "start": start})
     return dict(reversed(planned.items()))
+
+
+def _check_parts(recipe: Recipe, stages: Mapping[str, Stage], labels: LabelSet) -> None:
+    """InputError where a stage's `train` names no part of its model: a late stage would say so after hours."""
+    for stage in stages.values():
+        if stage.train is not None:
+            with torch.device("meta"):  # shapes without values
+                build_model(stage.model or recipe.model.name, recipe, labels, pretrained=False).learn(stage.train)
 
 
 def on_dataset_of(run: Path, recipe: Recipe) -> Recipe:
@@ -182,8 +210,8 @@ def _begin(job: StageJob, checkpoint: Mapping[str, Any] | None) -> str:
     parts = f" in {job.recipe.solver.accumulate} parts" if job.recipe.solver.accumulate > 1 else ""
     again = f", going on after iteration {checkpoint['iteration']}" if checkpoint else ""
     return (
-        f"{job.run}, stage {job.name}: {job.model_name}, {job.stage.iterations} iterations of {job.recipe.solver.batch}{parts} "
-        f"from {len(job.samples)} images, on {job.device}{shared}{again}"
+        f"{job.run}, stage {job.name}: {job.keeping.model_name}, {job.stage.iterations} iterations of "
+        f"{job.recipe.solver.batch}{parts} from {len(job.samples)} images, on {job.learner.device}{shared}{again}"
     )
 
 
@@ -191,15 +219,18 @@ def _start_model(
     run: Path,
     recipe: Recipe,
     dataset: Dataset,
-    stage: Stage,
+    stage_name: str,
     stages: Mapping[str, Stage],
     console: Console,
     *,
     resumed: bool,
-) -> Parser:
-    """Build a stage's model: from the backbone's weights, or from those that the stage names."""
+) -> Network:
+    """Build a stage's model: from the backbone's weights, or from those that the stage names; with what is to learn of it."""
+    stage = stages[stage_name]
     name, start = stage.model or recipe.model.name, stage.start
     model = build_model(name, recipe, dataset.labels, pretrained=start is None and not resumed)
+    if stage.train is not None:
+        model.learn(stage.train)
     if start is None or resumed:
         return model
     if start in stages:
@@ -210,7 +241,10 @@ def _start_model(
         weights = read_start(start, backbone=recipe.backbone.name)
     _check_fpn_norm(weights, recipe, start)
     fitted = fit_weights(model, weights, dataset.labels)
-    say(console, f"{name} starts from {weights.source}: {fitted.describe()}")
+    say(console, f"{name} starts from {weights.source}: {fitted.summary()}")
+    if distributed.is_main():
+        with whole_file(run / STARTS.format(stage_name)) as temporary:
+            temporary.write_text(f"{name} starts from {weights.source}: {fitted.describe()}\n", encoding="utf-8")
     lacking = [key for key in fitted.new if key.startswith("detector.backbone.body")]
     if lacking and recipe.backbone.norm == "frozen":
         raise InputError(
@@ -221,7 +255,12 @@ def _start_model(
 
 
 def _check_fpn_norm(weights: Weights, recipe: Recipe, start: str) -> None:
-    """InputError where a recipe's FPN has a norm and that of the weights has none, or the other way round."""
+    """InputError where a recipe's FPN has a norm and that of the weights has none, or the other way round.
+
+    A norm that `panet` asks for stands on convolutions of any weights: its own start new.
+    """
+    if recipe.panet.norm != "none":
+        return
     norm = "detector.backbone.fpn.inner_blocks.0.1"
     if f"{norm}.running_mean" in weights.state:
         raise InputError(f"stages: from: {start} has BatchNorm in its FPN, and backbone.fpn_norm is none or group")
@@ -232,8 +271,8 @@ def _check_fpn_norm(weights: Weights, recipe: Recipe, start: str) -> None:
         )
 
 
-def _checkpoint_to_resume(run: Path, recipe: Recipe, stages: Mapping[str, Stage], dataset: Dataset) -> dict[str, Any]:
-    """The newest checkpoint of a run, after a look that it belongs to this recipe and these classes."""
+def find_checkpoint(run: Path, recipe: Recipe, stages: Mapping[str, Stage], dataset: Dataset) -> dict[str, Any]:
+    """The newest checkpoint of a run; InputError where there is none, or one of another recipe or of other classes."""
     path = latest_checkpoint(run)
     if path is None:
         raise InputError(f"{run} has no checkpoint to resume from: start over with imptool train RECIPE")
@@ -258,8 +297,6 @@ def _checkpoint_to_resume(run: Path, recipe: Recipe, stages: Mapping[str, Stage]
         raise InputError(
             f"{run} is finished: imptool eval {run} measures it; imptool train {run}/recipe.yaml trains its recipe again"
         )
-    if distributed.is_main():
-        cut_log(run, list(stages), stage, iteration, written=checkpoint["log_checksum"])
     return checkpoint
 
 

@@ -17,7 +17,7 @@ from imptool.convert_instances import convert_instances
 from imptool.data.coco import read_coco
 from imptool.data.dataset import Dataset, load_dataset
 from imptool.data.export import Export
-from imptool.data.instances import instances_path, read_instances
+from imptool.data.instances import check_origin, instances_path, read_instances
 from imptool.data.layouts import Item
 from imptool.data.output import path_from
 from imptool.data.splits import RandomSplits, draw_splits
@@ -65,9 +65,11 @@ def plan_folder(
     Args:
         recipe: one that was asked for; its stages stay what they are.
     Raises:
-        InputError: as `load_dataset` and `load_recipe`; there are too few images; or the splits are others than the recipe's.
+        InputError: as `load_dataset` and `load_recipe`; there are too few images; the splits are others than the
+            recipe's; or the instances of this name are those of another dataset.
     """
     found, described = load_dataset(source), run / DESCRIPTION
+    check_origin(found)
     base = recipe or BASES[device.type]
     asked = load_recipe(base, [each for each in changes if parse_change(each)[0] in ("train_split", "val_split")])
     splits, rule = _splits(found, asked.train_split, asked.val_split)

@@ -21,6 +21,9 @@ from imptool.cli import main
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.models import build_model
 from imptool.recipe import load_recipe
+from imptool.report import progress
+
+progress.COMPILING_PATIENCE = 3600.0  # what a command says must not depend on what an earlier one has compiled
 
 __all__ = ["browser"]  # a fixture
 
@@ -115,6 +118,31 @@ def imptool() -> Callable[..., Result]:
 LABELS = LabelSet(
     (ClassInfo(id=0, name="background", thing=False), ClassInfo(id=5, name="coat"), ClassInfo(id=9, name="hat")), 0, 255
 )
+
+
+# Two things and a stuff class around the background, whose id is not 0.
+WITH_STUFF = LabelSet(
+    (
+        ClassInfo(id=9, name="background", thing=False),
+        ClassInfo(id=3, name="coat"),
+        ClassInfo(id=4, name="skin", thing=False),
+        ClassInfo(id=7, name="hat"),
+    ),
+    background=9,
+    ignore=255,
+)
+
+
+def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """An image with a coat and a hat, and one with nothing."""
+    masks = torch.zeros(2, 64, 96, dtype=torch.uint8)
+    masks[0, 20:60, 20:60], masks[1, 4:20, 30:50] = 1, 1
+    boxes = torch.tensor([[20.0, 20, 60, 60], [30, 4, 50, 20]])
+    semantic = (masks[0] + 2 * masks[1]).long()
+    clothed = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks, "semantic": semantic}
+    bare = {"boxes": boxes[:0], "labels": torch.zeros(0, dtype=torch.int64), "masks": masks[:0], "semantic": 0 * semantic}
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(3, 64, 96, generator=generator) for _ in range(2)], [clothed, bare]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.data.prediction import Prediction
 from imptool.prediction.photographs import Photograph
 from imptool.prediction.results import source_of, write_results
+from imptool.recipe import Panoptic
 from imptool.report.album import Picture, write_album
 from imptool.report.page import Swatch
 
@@ -178,7 +179,7 @@ def test_detections_are_counted_from_a_score_of_a_half(tmp_path: Path) -> None:
     prediction = Prediction(
         (6, 8), np.zeros((6, 8), np.uint8), np.zeros((4, 4)), np.array([1, 1, 1, 2]), scores, np.zeros((4, 28, 28))
     )
-    record, _ = write_results(photograph, source_of(photograph), prediction, labels, tmp_path / "out", frozenset())
+    record, _ = write_results(photograph, source_of(photograph), prediction, labels, tmp_path / "out", frozenset(), Panoptic())
     assert record["detected"] == {"4": 2}
     assert record["instances"] == {"4": 3, "7": 1}
 

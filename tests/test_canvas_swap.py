@@ -296,9 +296,9 @@ def test_true_is_a_word_whatever_yaml_makes_of_it() -> None:
 def test_a_canvas_of_twice_the_size_with_half_the_weights_is_the_same(name: str) -> None:
     plain, scaled = (build(f"projection.scale={scale}", name=name).eval() for scale in (1, 2))
     (image, _), _ = batch()
-    expected = plain.infer([image])[1]
+    expected = plain.infer([image]).logits
     assert expected is not None
-    assert not torch.equal(scaled.infer([image])[1], expected)  # type: ignore[arg-type]
+    assert not torch.equal(scaled.infer([image]).logits, expected)  # type: ignore[arg-type]
     with torch.no_grad():
         scaled.semantic_head.convs[0][0].weight[:, -2:] /= 2  # type: ignore[index, union-attr]
-    torch.testing.assert_close(scaled.infer([image])[1], expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(scaled.infer([image]).logits, expected, rtol=1e-6, atol=1e-6)

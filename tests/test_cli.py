@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 import pytest
 import torch
 from click.testing import Result
+from PIL import Image
 from torch.distributed.run import get_args_parser
 
 import imptool.convert_instances as imptool_convert
@@ -59,6 +64,27 @@ def test_doctor_ends_with_1_where_the_operator_is_wrong_or_fails(imptool: Imptoo
     result = imptool("doctor")
     assert result.exit_code == 1
     assert "operator  FAILS" in result.output or "operator  WRONG" in result.output
+
+
+@pytest.mark.parametrize("words", ["doctor", "predict images", "train ccp_lite"])
+def test_a_torchvision_that_does_not_fit_its_torch_is_told_with_both_versions(tmp_path: Path, words: str) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images/a.png")
+    (tmp_path / "torchvision/__init__.py").write_text("import torch\ntorch.library.register_fake('torchvision::nms', int)\n")
+    result = subprocess.run(
+        [sys.executable, "-c", "from imptool.cli import main; main()", *words.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (line,) = (line for line in (result.stdout + result.stderr).splitlines() if "do not fit each other" in line)
+    assert f"torch {version('torch')} and torchvision {version('torchvision')}" in line
+    assert "operator torchvision::nms does not exist" in line
+    assert "pip install --force-reinstall torch torchvision" in line
+    assert (result.returncode, result.stderr == "") == ((1, True) if words == "doctor" else (2, False))
 
 
 def test_help_lists_the_commands_in_the_order_of_the_work(imptool: Imptool) -> None:

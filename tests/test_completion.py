@@ -22,7 +22,7 @@ def offered(*words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("train", "ccp_"), ["ccp_lite", "ccp_lite_gpu", "ccp_r50"]),
+        (("train", "ccp_"), ["ccp_lite", "ccp_lite_gpu", "ccp_panoptic", "ccp_r50"]),
         (("recipe", "modanet"), ["modanet_r101", "modanet_r50"]),
         (("convert-instances", "ci"), ["cityscapes"]),
         (("train", "ccp_lite", "--dataset", "fash"), ["fashionpedia"]),

@@ -162,6 +162,17 @@ def test_compiled_code_has_a_folder_of_its_own_where_neither_home_nor_installati
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_the_first_use_says_that_it_compiles_and_only_on_standard_error(workplace: Path) -> None:
+    script = "from imptool.report import progress; progress.COMPILING_PATIENCE = 0.0; from imptool.cli import main; main()"
+    command = [sys.executable, "-c", script, "inspect", "drawn.yaml", "--json", "--workers", "0"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(workplace / "compiled"), "PYTHONPATH": str(PROJECT)}
+    first, second = (subprocess.run(command, capture_output=True, text=True, env=environment, check=False) for _ in range(2))
+    lines = [line for line in first.stderr.splitlines() if "compiling kernels for this machine" in line]
+    assert len(lines) == 1, first.stderr
+    assert "compiling" not in second.stderr
+    assert first.stdout == second.stdout != ""
+
+
 LONG_NOTE = (
     "loss 5.23 (rpn_objectness 0.69, rpn_box 0.05, classifier 0.51, box 0.10, mask 0.70, semantic 2.31)"
     "  3.2 images/s  canvas 100%"

@@ -275,6 +275,14 @@ def test_two_photographs_of_one_stem_are_told_and_one_is_used(workplace: Path, i
     assert len(document["images"]) == len({image["id"] for image in document["images"]}) == 6
 
 
+def test_classes_without_an_instance_take_one_line(workplace: Path, imptool: Run) -> None:
+    with Path("data/drawn/classes.txt").open("a") as file:
+        file.write("\nscarf\nglove")
+    lines = imptool("convert-instances", "drawn.yaml").stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("│ ")] == ["coat", "hat", "all"]
+    assert "2 classes have no instance: scarf, glove" in lines
+
+
 def test_a_split_of_bad_files_alone_does_not_stop_the_others(workplace: Path, imptool: Run) -> None:
     for n, name in ((0, "one"), (1, "two"), (2, "two")):
         with Path(f"data/drawn/{name}.txt").open("a") as file:
@@ -285,7 +293,7 @@ def test_a_split_of_bad_files_alone_does_not_stop_the_others(workplace: Path, im
     result = imptool("convert-instances", "set.yaml")
     assert result.exit_code == 2  # a split is lost
     assert "instances/set/one.json: not written, no image of this split can be used" in result.stdout
-    assert [path.name for path in Path("instances/set").iterdir()] == ["two.json"]
+    assert [path.name for path in Path("instances/set").glob("[!.]*")] == ["two.json"]
     assert len(result.stderr.splitlines()) == 3
     assert "000.png" in result.stderr
     assert "002.png" in result.stderr
@@ -298,7 +306,7 @@ def test_overwriting_removes_the_file_of_a_split_that_is_bad_now(workplace: Path
     assert imptool("convert-instances", "set.yaml").exit_code == 0
     cut(LABELS / "000.png", 0.5)
     assert imptool("convert-instances", "set.yaml", "--force").exit_code == 2
-    assert [path.name for path in Path("instances/set").iterdir()] == ["two.json"]
+    assert [path.name for path in Path("instances/set").glob("[!.]*")] == ["two.json"]
     before = Path("instances/set/two.json").read_bytes()
     cut(LABELS / "001.png", 0.5)
     assert imptool("convert-instances", "set.yaml", "--force").exit_code == 2

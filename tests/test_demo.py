@@ -15,14 +15,14 @@ from PIL import Image
 from rich.console import Console
 
 import imptool.demo as imptool_demo
-import imptool.outfits as imptool_outfits
+from imptool import draw_outfits
 from imptool.cli import main
 from imptool.demo import COMMANDS, LINKS, demo, headline
 from imptool.recipe import load_recipe
 from imptool.report.overlays import colour_canvas, colour_instances, side_by_side
 
 FEWER = {  # what is asked of each command, to take seconds in place of minutes
-    "--count 1000": "--count 15",
+    "--count 600": "--count 15",
     "--count 24": "--count 3",
     "--size 320x160": "--size 96x64",
     "train outfits_lite": "train outfits_lite -o input.short_side=64 -o input.long_side=96 -o solver.batch=2 "
@@ -92,7 +92,7 @@ def test_a_command_that_ends_early_ends_the_demo(
     def stop(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(imptool_outfits, "draw_outfit", stop)
+    monkeypatch.setattr(draw_outfits, "draw_outfit", stop)
     monkeypatch.setattr(imptool_demo, "COMMANDS", (("imptool outfits outfits --count 2", "Draw"), *COMMANDS[1:]))
     result = imptool("demo", tmp_path / "shown")
     assert result.exit_code == (130 if isinstance(raised, KeyboardInterrupt) else 2)

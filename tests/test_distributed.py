@@ -25,7 +25,7 @@ from imptool.data.samples import TrainingSamples
 from imptool.models import build_model
 from imptool.recipe import load_recipe
 from imptool.train import train
-from imptool.training.stage import iteration_seed
+from imptool.training.learner import iteration_seed
 
 Imptool = Callable[..., Result]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from imptool.data.duplicates import MOST_PARTNERS, Fingerprint, find_duplicates, fingerprint
 from imptool.data.images import find_images, read_image
-from imptool.data.outfits import Outfit, draw_outfit
+from imptool.outfits import Outfit, draw_outfit
 
 Image = NDArray[np.uint8]
 

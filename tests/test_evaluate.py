@@ -23,6 +23,7 @@ from imptool.evaluation.counts import Cells, Spool
 from imptool.evaluation.figures import Measured
 from imptool.evaluation.record import Evaluation
 from imptool.evaluation.sheets import classes_sheet, precision_shares
+from imptool.evaluation.terminal import print_evaluation
 from imptool.metrics.average_precision import average_precision
 from imptool.report.tables import terminal_table
 
@@ -73,7 +74,7 @@ def test_metrics_file_states_definitions_versions_and_recipe(here: Path, imptool
     assert result.exit_code == 0
     (run,) = Path("runs/tiny").iterdir()
     written = metrics(run / "eval-val")
-    assert written["schema"] == 2
+    assert written["schema"] == 3
     assert {"miou", "macc", "band", "AP"} <= written["definitions"].keys()
     assert written["versions"].keys() >= {"imptool", "torch"}
     assert written["recipe"]["stages"]["full"]["iterations"] == 12
@@ -191,6 +192,25 @@ def test_classes_without_any_figure_are_counted_and_not_listed() -> None:
     assert "shoe" in text
     assert "hat" not in text
     assert "1 of 3 classes absent" in text
+
+
+def test_classes_that_do_not_occur_take_one_line_of_the_terminal() -> None:
+    names = ["coat", "hat", "shoe", *(f"rare {n}" for n in range(50))]
+    labels = LabelSet(tuple(ClassInfo(id=n, name=name) for n, name in enumerate(names)), None, 255)
+    target, cells = np.zeros((2, 2), np.uint8), Cells(len(names))
+    predicted = np.array([[0, 0], [0, 1]], np.uint8)  # a hat, where there is none
+    with Spool() as spool:
+        spool.add(0, cells.count(predicted, target, ignore=255))
+        measured = Measured(labels, cells, ["a.jpg"], spool.records())
+    result = Evaluation("drawn", "drawn", "val", labels, {}, "model", ["a.jpg"], measured={"model": measured})
+    console = Console(width=100, file=io.StringIO())
+    print_evaluation(result, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    words = [line.split()[1] for line in text.splitlines() if len(line.split()) > 1]
+    assert ("coat" in words, {"hat", "shoe", "rare"} & set(words)) == (True, set())
+    (line,) = (line for line in text.splitlines() if "not occur" in line)
+    assert line.startswith("52 classes do not occur in the split: hat, shoe, rare 0, rare 1, ")
+    assert line.endswith(" and 12 more; predicted all the same, which counts as an IOU of 0: hat")
 
 
 @pytest.mark.parametrize("bands", ["5,2", "0,3", "a", "3,3", "nan"])

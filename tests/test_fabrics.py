@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imptool.data.outfits.fabrics import KINDS, PALETTES, Fabric, choose_fabric, fold_tile, texture
+from imptool.outfits.fabrics import KINDS, PALETTES, Fabric, choose_fabric, fold_tile, texture
 
 
 def chosen(kind: str, seed: int = 0) -> Fabric:

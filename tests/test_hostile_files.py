@@ -382,7 +382,7 @@ def test_all_memory_taken_is_one_line(monkeypatch: pytest.MonkeyPatch, here: Pat
     def fill(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("imptool.data.dataset.load_dataset", fill)
+    monkeypatch.setattr("imptool.inspect_dataset.load_dataset", fill)
     result = run_imptool("inspect", ".")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "out of memory" in result.stderr

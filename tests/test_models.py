@@ -10,27 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import WITH_STUFF
 from torch import nn
 
 from imptool.data.label_set import ClassInfo, LabelSet
 from imptool.files import InputError
 from imptool.models import MODELS, build_model
-from imptool.models.detector import Detections, build_backbone, detect
+from imptool.models.backbone import build_backbone
+from imptool.models.detector import detect
+from imptool.models.network import Detections, Network
 from imptool.models.parser import Parser, pad_maps, semantic_loss
 from imptool.models.semantic_heads import CanvasHead, SemanticFPNHead, SemanticP2Head
 from imptool.recipe import Recipe
 
-# Two things and a stuff class around the background, whose id is not 0.
-LABELS = LabelSet(
-    (
-        ClassInfo(id=9, name="background", thing=False),
-        ClassInfo(id=3, name="coat"),
-        ClassInfo(id=4, name="skin", thing=False),
-        ClassInfo(id=7, name="hat"),
-    ),
-    background=9,
-    ignore=255,
-)
 RECIPE = Recipe.model_validate(
     {
         "dataset": "none",
@@ -44,7 +36,16 @@ RECIPE = Recipe.model_validate(
 
 def build(name: str, recipe: Recipe = RECIPE) -> Parser:
     torch.manual_seed(0)
-    return build_model(name, recipe, LABELS, pretrained=False)
+    model = build_model(name, recipe, WITH_STUFF, pretrained=False)
+    assert isinstance(model, Parser)
+    return model
+
+
+def infer(model: Network, image: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None]:
+    """Detections, logits and canvas of one image."""
+    found = model.eval().infer([image])
+    (detections,) = found.detections
+    return detections, found.logits, found.canvas
 
 
 def batch() -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
@@ -107,7 +108,7 @@ def test_semantic_models_have_neither_rpn_nor_box_nor_mask_heads(name: str) -> N
     kinds = {parameter.split(".")[0] + "." + parameter.split(".")[1] for parameter, _ in model.named_parameters()}
     assert kinds >= {"detector.backbone", "semantic_head.predictor"}
     assert not any(kind.startswith(("detector.rpn", "detector.roi_heads")) for kind in kinds)
-    (found,), logits, canvas = model.eval().infer([torch.rand(3, 64, 80)])
+    found, logits, canvas = infer(model, torch.rand(3, 64, 80))
     assert len(found["boxes"]) == 0
     assert canvas is None
     assert logits is not None
@@ -126,7 +127,7 @@ def test_mask_rcnn_imp_learns_nothing_beside_mask_rcnn_and_gives_its_largest_lay
     assert head({}, canvas).argmax(dim=1).tolist() == [[[0, 0, 1, 3, 1]]]
     without = CanvasHead([0, 2], num_classes=3, background=None, threshold=0.25)
     assert without({}, canvas).argmax(dim=1).tolist() == [[[0, 0, 0, 2, 0]]]
-    (found,), logits, canvas = model.eval().infer([torch.rand(3, 64, 80)])
+    found, logits, canvas = infer(model, torch.rand(3, 64, 80))
     assert len(found["boxes"]) > 0
     assert logits is not None
     assert canvas is not None
@@ -331,7 +332,7 @@ def test_canvas_holds_the_largest_score_in_the_layer_of_the_class() -> None:
 
 def test_no_detection_gives_an_empty_canvas_and_a_map() -> None:
     strict = RECIPE.model_copy(update={"detector": RECIPE.detector.model_copy(update={"score_threshold": 1.0})})
-    (found,), logits, canvas = build("panoptic-fpn-imp", strict).eval().infer([torch.rand(3, 64, 80)])
+    found, logits, canvas = infer(build("panoptic-fpn-imp", strict), torch.rand(3, 64, 80))
     assert len(found["boxes"]) == 0
     assert logits is not None
     assert logits.shape == (1, 4, 64, 80)
@@ -344,8 +345,8 @@ def test_what_was_parsed_before_changes_nothing() -> None:
     fresh, used = build("panoptic-fpn-imp").eval(), build("panoptic-fpn-imp").eval()
     used.load_state_dict(fresh.state_dict())
     used.infer([strip])
-    (expected,), logits, _ = fresh.infer([image])
-    (found,), again, _ = used.infer([image])
+    expected, logits, _ = infer(fresh, image)
+    found, again, _ = infer(used, image)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0)
     torch.testing.assert_close(again, logits, rtol=0, atol=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +19,9 @@ from scipy import ndimage
 from imptool.data.coco import decode_masks, read_coco
 from imptool.data.dataset import load_dataset
 from imptool.data.images import read_label_map
-from imptool.data.outfits import CLASSES, TABLE_7, VERSION, draw_outfit
-from imptool.data.outfits.paint import Canvas
-from imptool.data.outfits.wardrobe import lay_out
+from imptool.outfits import CLASSES, TABLE_7, VERSION, draw_outfit
+from imptool.outfits.paint import Canvas
+from imptool.outfits.wardrobe import lay_out
 
 NAMES = {info.id: info.name for info in CLASSES}
 SIZE = (160, 112)
@@ -209,9 +210,9 @@ def test_groups_describe_the_same_pictures_with_fewer_classes(tmp_path: Path, im
         np.testing.assert_array_equal(grouped == index, np.isin(plain, list(members)))
 
 
-def test_the_twin_of_table_7_is_printed(tmp_path: Path, imptool: Callable[..., Result]) -> None:
+def test_the_distribution_is_printed_beside_table_7(tmp_path: Path, imptool: Callable[..., Result]) -> None:
     result = imptool("outfits", tmp_path / "drawn", "--count", 4, "--size", "96x64")
-    assert "Twin of Table 7" in result.output
+    assert "compare Table 7 of the paper" in result.output
     line = next(line for line in result.output.splitlines() if "jumpsuit" in line)
     assert "0.3%" in line  # (273 + 31) of 92,751
 
@@ -272,3 +273,14 @@ def test_metrics_made_from_outfits_name_the_generator(
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "measured" / "metrics.json").read_text())
     assert metrics["dataset"]["generator"] == {"name": "outfits", "version": VERSION, "seed": 9, "size": [64, 48], "count": 5}
+
+
+@pytest.mark.parametrize("groups", [(), ("--groups",)])
+def test_classes_can_be_described_as_no_things(tmp_path: Path, imptool: Callable[..., Result], groups: tuple[str, ...]) -> None:
+    few = ("outfits", tmp_path / "drawn", "--count", 2, "--size", "64x48", *groups)
+    assert imptool(*few, "--stuff", "hair", "--stuff", "skin").exit_code == 0
+    described = yaml.safe_load((tmp_path / "drawn" / "drawn.yaml").read_text())["classes"]
+    assert [row["name"] for row in described if not row["thing"]] == ["background", "hair", "skin"]
+    result = imptool(*few, "--force", "--stuff", "skim")
+    assert result.exit_code == 2
+    assert "--stuff skim: no class of the outfits is called so; did you mean 'skin'?" in result.stderr

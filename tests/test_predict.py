@@ -134,7 +134,7 @@ def test_channel_of_the_largest_logit_is_that_of_resizing_all_at_once() -> None:
     logits = torch.randn(7, 9, 13, generator=torch.Generator().manual_seed(0))
     logits[3] = logits[5]  # of equal ones the first
     full = torch.nn.functional.interpolate(logits[None], size=(50, 31), mode="bilinear", align_corners=False)[0]
-    assert torch.equal(_largest_channel(logits, (50, 31)).long(), torch.from_numpy(full.numpy().argmax(0)))
+    assert torch.equal(_largest_channel(logits, (50, 31), confidence=False)[0].long(), torch.from_numpy(full.numpy().argmax(0)))
 
 
 def test_current_folder_as_input_does_not_parse_its_own_results(run: Path, imptool: Imptool) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imptool.data.outfits.scenes import SCENES, Scene, draw_scene, finish
+from imptool.outfits.scenes import SCENES, Scene, draw_scene, finish
 
 
 def picture(seed: int, kind: str, size: tuple[int, int]) -> np.ndarray:

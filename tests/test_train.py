@@ -73,7 +73,12 @@ def test_every_model_of_the_paper_trains_from_stage_1_and_is_evaluated_and_parse
     assert result.exit_code == 0, result.output
     semantic, alone = model.startswith("semantic"), not model.startswith("panoptic")
     assert ("starts from the backbone's weights, not from stage detector" in result.output) == alone
-    assert ("starts from runs/run/weights-detector.safetensors: taken: detector.backbone (" in result.output) != alone
+    assert ("starts from runs/run/weights-detector.safetensors: takes " in result.output) != alone
+    if not alone:
+        told = next(line for line in result.output.splitlines() if "starts from runs" in line)
+        assert told.endswith("; new: semantic_head")  # a detector has none
+        assert len(told) <= 120
+        assert "taken: detector.backbone (" in Path("runs/run/start-full.txt").read_text()
     result = imptool("eval", "--workers", "0")
     assert result.exit_code == 0, result.output
     metrics = json.loads(Path("runs/run/eval-val/metrics.json").read_text())

@@ -12,6 +12,7 @@ import torch
 from click.testing import Result
 from conftest import finish, torchrun, write_folder
 from drawn_layouts import LAYOUTS, Drawn, files_in
+from PIL import Image
 
 from imptool.data.dataset import load_dataset
 from imptool.data.instances import read_instances
@@ -50,6 +51,15 @@ def test_a_folder_is_split_converted_trained_and_measured_in_one_command(coats: 
     assert len((run / "eval-val/per_image.csv").read_text().splitlines()) == 1 + 5
     assert "drawn with seed 1" in result.stdout
     assert f"imptool predict new-images/ --run {run}" in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("name", "close"), [("cpp_lite", "; did you mean 'ccp_lite'?"), ("coat/", "; known: ccp_lite, ")])
+def test_a_name_that_is_neither_a_folder_nor_a_recipe_is_told_as_both(
+    coats: Path, imptool: Imptool, name: str, close: str
+) -> None:
+    result = imptool("train", name)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert result.stderr.startswith(f"Error: there is no folder or file {name}, and no recipe of that name{close}")
 
 
 def test_a_stopped_run_of_a_folder_goes_on_and_is_measured(coats: Path, imptool: Imptool) -> None:
@@ -150,6 +160,25 @@ def test_images_that_are_added_are_converted_for_the_next_run(coats: Path, impto
     assert sum(len(read_instances(dataset, split)["images"]) for split in ("train", "val")) == 14
 
 
+def test_a_second_dataset_of_the_same_name_is_refused_until_it_has_its_own(coats: Path, imptool: Imptool) -> None:
+    write_folder(Path("other/coats"), 14)
+    assert imptool("train", "coats", *SMALL, "--name", "a").exit_code == 0
+    made = files_in(Path("instances"))
+    for words in (SMALL, (*SMALL, "--dry-run")):
+        refused = imptool("train", "other/coats", *words, "--name", "b")
+        assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1), refused.output
+        assert "instances/coats/ was made from coats, another dataset called coats" in refused.stderr
+    assert files_in(Path("instances")) == made
+    Path("other.yaml").write_text("layout: folder\nroot: ./other/coats\nname: jackets\n")
+    assert imptool("train", "other.yaml", *SMALL, "--name", "b").exit_code == 0
+    assert files_in(Path("instances")).items() >= made.items()
+    Path("coats").rename("moved")
+    Path("other/coats").rename("coats")  # what was made from coats is gone from there
+    Path("coats").rename("jackets")
+    Path("moved").rename("other/coats")
+    assert imptool("train", "other/coats", *SMALL, "--dry-run").exit_code == 0
+
+
 def test_instances_that_imptool_has_not_made_are_not_replaced(coats: Path, imptool: Imptool) -> None:
     path = Path("instances/coats/train.json")
     path.parent.mkdir(parents=True)
@@ -183,6 +212,58 @@ def test_a_dry_run_counts_the_parameters_that_the_model_has(workplace: Path, imp
     result = imptool("train", "tiny.yaml", "--dry-run", "--device", "cpu")
     row = next(line for line in result.stdout.splitlines() if "panoptic-fpn-imp" in line)
     assert f"{count / 1e6:.1f} M" in row
+
+
+def test_a_dry_run_lists_what_cannot_be_used_of_both_splits(coats: Path, imptool: Imptool) -> None:
+    assert imptool("train", "coats", *SMALL, "--dry-run").exit_code == 0
+    whole = (coats / "images/000.png").read_bytes()
+    (coats / "images/000.png").write_bytes(whole[: len(whole) // 2])
+    (coats / "labels/001.png").write_bytes(b"")
+    (coats / "labels/002.png").unlink()
+    Image.new("L", (9, 7)).save(coats / "labels/003.png")
+    Image.new("RGB", (72, 96)).save(coats / "labels/004.png")
+    before = files_in(Path())
+    result = imptool("train", "coats", *SMALL, "--dry-run")
+    assert result.exit_code == 1, result.output
+    assert files_in(Path()) == before
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    for start in (
+        "coats/images/000.png is not a readable picture: its end is missing",
+        "coats/labels/001.png is not a readable picture: the file is empty",
+        "coats/images/002.png has no label map",
+        "coats/labels/003.png is 7x9, its image 003.png is 96x72",
+        "coats/labels/004.png is a colour picture (RGB)",
+    ):
+        assert sum(line.startswith(start) for line in lines) == 1, (start, result.stdout)
+    assert any("12 images and their labels: 5 cannot be used" in line for line in lines)
+    refused = imptool("inspect", "coats").stdout  # which reads all of them
+    assert all(f"{kind}: " in result.stdout and f"{kind}: " in refused for kind in ("pair", "unreadable", "size", "ids"))
+
+
+def test_a_dry_run_looks_at_files_for_a_bounded_time(coats: Path, imptool: Imptool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imptool.dry_run._LOOK", -1.0)
+    result = imptool("train", "coats", *SMALL, "--dry-run")
+    assert "headers of 0 of 12 images and their labels" in result.stdout
+
+
+def test_a_dry_run_of_a_stopped_run_counts_what_is_left(workplace: Path, imptool: Imptool) -> None:
+    words = ("train", "tiny.yaml", "--device", "cpu", "--workers", "0", "--name", "a", "-o", "keep_checkpoints=4")
+    assert imptool("convert-instances", "drawn.yaml").exit_code == 0
+    assert imptool(*words).exit_code == 0
+    run = Path("runs/tiny/a")
+    (run / "weights.safetensors").unlink()
+    for gone, stages, left in (
+        ("full-0000004", ["full"], ["2 of 4"]),
+        ("full-0000002", ["detector", "full"], ["0 of 4", "4"]),
+        ("detector-0000004", ["detector", "full"], ["2 of 4", "4"]),
+    ):
+        (run / f"checkpoint-{gone}.pt").unlink()
+        before = files_in(Path())
+        result = imptool(*words, "--resume", "--dry-run")
+        assert result.exit_code == 0, result.output
+        assert files_in(Path()) == before
+        rows = [line.split("│") for line in result.stdout.splitlines() if line.startswith("│")]
+        assert ([row[1].strip() for row in rows], [row[4].strip() for row in rows]) == (stages, left)
 
 
 @pytest.mark.parametrize(

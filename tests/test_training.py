@@ -35,8 +35,8 @@ from imptool.models.parser import Parser
 from imptool.recipe import Augment, Input, Recipe, Solver, Stage, load_recipe
 from imptool.train import plan_stages, train
 from imptool.training.batches import Positions
+from imptool.training.learner import iteration_seed
 from imptool.training.solver import base_rate, notes
-from imptool.training.stage import iteration_seed
 
 Imptool = Callable[..., Result]
 

@@ -100,6 +100,7 @@ def test_coco_to_cityscapes_keeps_every_class_but_rider(coco: Path) -> None:
     line = fitted.describe()
     assert "by class name: person, car, truck, bus, train, motorcycle, bicycle; new classes: rider" in line
     assert "in part: detector.roi_heads (6 tensors)" in line
+    assert "; new classes: rider" in fitted.summary()
 
 
 def test_a_detector_of_unknown_classes_gives_all_but_its_prediction_layers(tmp_path: Path) -> None:

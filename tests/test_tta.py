@@ -69,7 +69,8 @@ def boxes_of(found: Any) -> np.ndarray:
 
 
 def test_scale_1_alone_gives_the_bits_of_no_augmentation(model: Any) -> None:
-    (expected,), logits, _ = model.trained.model.infer([torch.from_numpy(IMAGE).permute(2, 0, 1) / 255])
+    plain = model.trained.model.infer([torch.from_numpy(IMAGE).permute(2, 0, 1) / 255])
+    (expected,), logits = plain.detections, plain.logits
     for tta in (None, "1"):
         found = model.predict(IMAGE, probabilities=True, tta=tta)
         np.testing.assert_array_equal(found.probabilities, logits[0].softmax(dim=0).numpy())
@@ -89,7 +90,7 @@ def test_probabilities_of_other_scales_are_averaged_at_the_largest(model: Any) -
     total = torch.zeros(1, 3, 96, 64)
     for image in (IMAGE, small):
         tensor = torch.from_numpy(image).permute(2, 0, 1) / 255
-        total += F.interpolate(model.trained.model.infer([tensor])[1].softmax(dim=1), (96, 64), mode="bilinear") / 2
+        total += F.interpolate(model.trained.model.infer([tensor]).logits.softmax(dim=1), (96, 64), mode="bilinear") / 2
     found = model.predict(IMAGE, probabilities=True, tta="0.5,1")
     np.testing.assert_allclose(found.probabilities, total[0].numpy(), atol=1e-5)
     np.testing.assert_array_equal(found.semantic_map, np.array([0, 5, 9])[found.probabilities.argmax(axis=0)])

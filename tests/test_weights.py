@@ -141,8 +141,11 @@ def test_a_stage_starts_from_a_shipped_name_and_classes_go_by_theirs(shipped: Pa
     Path("mine.yaml").write_text(starting_from("ccp-lite"))
     result = imptool("train", "mine.yaml", "--out", "run", "--workers", "0")
     assert result.exit_code == 0, result.output
-    assert "panoptic-fpn-imp starts from ccp-lite: taken: detector.backbone (" in result.output
-    assert "new: nothing" in result.output
+    count = len(load_file("run/weights.safetensors"))
+    assert f"\npanoptic-fpn-imp starts from ccp-lite: takes {count} of {count} tensors\n" in result.output
+    written = Path("run/start-full.txt").read_text()
+    assert written.startswith("panoptic-fpn-imp starts from ccp-lite: taken: detector.backbone (")
+    assert "new: nothing" in written
     labels = LabelSet(
         tuple(ClassInfo(id=n, name=name, thing=n > 0) for n, name in enumerate(("background", "Hat", "glove", "coat"))), 0, 255
     )

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from imptool.checkpoint import WEIGHTS
 from imptool.files import RECIPES, FileName, InputError, Strict, find_yaml, nearest, parse_strict, read_yaml
-from imptool.models import MODELS, WITHOUT_DETECTOR
+from imptool.models import MODELS, find_model
 from imptool.recipe import Losses, Projection, Recipe, load_recipe
 
 ABLATIONS = RECIPES / "ablations"
@@ -125,7 +125,7 @@ def _cell(ablation: Ablation, name: str, seed: int, folder: Path, shared: dict[P
     if not stages:
         raise InputError(f"cell {name}: its recipe has no stage but {ablation.shared}, which is the one that is shared")
     start = None
-    if first is not None and recipe.model.name not in WITHOUT_DETECTOR:
+    if first is not None and find_model(recipe.model.name).needs_things:
         start = _shared(recipe, ablation.shared, seed, folder)
         start = shared.setdefault(start.folder, start)
         recipe = recipe.model_copy(update={"seed": seed + 1})

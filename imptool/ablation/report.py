@@ -41,7 +41,7 @@ _PAPER = {  # mIOU, Table 1: Varied Clothing Parsing, ResNet-50
     "panoptic-fpn-imp": 47.0,
 }
 _INTERVAL = "in brackets: 95 % interval over seeds and images, with one seed over images alone"
-_STAR = "* significant (95 %): the interval leaves out 0"
+_STAR = "* significant (95 %): the interval excludes 0"
 
 
 def print_report(results: Results, console: Console) -> None:

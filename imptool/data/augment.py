@@ -62,7 +62,11 @@ def _nearest(start: int, count: int, source: int, resized: int) -> np.ndarray:
 
 def draw_view(size: tuple[int, int], resize: Input, augment: Augment, rng: np.random.Generator) -> View:
     """Draw a short side and a crop for an image of `size`; without those of `augment` it is what inference sees."""
-    short_side = int(rng.choice(augment.short_sides)) if augment.short_sides else resize.short_side
+    short_side = resize.short_side
+    if augment.short_sides:
+        short_side = int(rng.choice(augment.short_sides))
+    elif augment.short_side_range is not None:
+        short_side = int(rng.integers(augment.short_side_range[0], augment.short_side_range[1] + 1))
     resized = resized_size(size, short_side=short_side, long_side=augment.long_side or resize.long_side)
     wanted = augment.crop or resized
     height, width = (min(side, most) for side, most in zip(wanted, resized, strict=True))

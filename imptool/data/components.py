@@ -8,6 +8,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -75,6 +76,26 @@ def find_components(
     """
     runs, components, _ = _find(semantic_map, skip, connectivity, new_ids)
     return _instances(runs, components)
+
+
+def label_components(
+    semantic_map: NDArray[np.integer], *, skip: Sequence[int] = (), connectivity: int = 8
+) -> tuple[NDArray[np.int32], int]:
+    """Which component each pixel is of.
+
+    Args: as of `find_components`.
+    Returns:
+        Numbers [H, W] int32 from 1, in the order of `find_components`, 0 where `skip` has the class; and how many there are.
+    Raises:
+        ValueError: as `find_components`.
+    """
+    runs, components, _ = _find(semantic_map, skip, connectivity)
+    ordered = _by_class(runs, components)
+    height, width = runs.size
+    numbers = np.zeros((width, height), np.int32)  # as the runs go
+    _fill_runs(runs.starts, runs.ends, ordered.of_run, numbers.reshape(-1))
+    # OpenCV transposes in blocks, several times as fast.
+    return (np.asarray(cv2.transpose(numbers), np.int32) if numbers.size else numbers.T), ordered.total
 
 
 def find_regions(
@@ -240,6 +261,12 @@ def _instances(runs: _Runs, groups: _Grouping) -> Instances:
     everything, cuts = text[: text_ends[-1] if ordered.total else 0].tobytes(), [0, *text_ends.tolist()]
     rles = [everything[a:b] for a, b in pairwise(cuts)]
     return Instances(_class_of_group(runs, ordered), areas, boxes, rles, runs.size, np.zeros(ordered.total, np.bool_))
+
+
+@njit(cache=True, nogil=True)
+def _fill_runs(starts: Ints, ends: Ints, of_run: Ints, numbers: NDArray[np.int32]) -> None:
+    for run in range(len(starts)):
+        numbers[starts[run] : ends[run]] = of_run[run] + 1
 
 
 def mask_in_box(instances: Instances, row: int) -> NDArray[np.uint8]:

@@ -22,7 +22,9 @@ from imptool.data.coco import annotations_of
 from imptool.data.components import Instances, find_regions
 from imptool.data.dataset import Dataset
 from imptool.data.images import write_colours, write_label_map
+from imptool.data.label_set import LabelSet
 from imptool.data.layouts import Item
+from imptool.data.panoptic import Segments, panoptic_truth
 from imptool.data.polygons import rings_of_mask, simplify_rings
 from imptool.files import JSON_FILE, PICTURE_FILE, InputError, sha256_of
 from imptool.journal import checksum
@@ -240,34 +242,29 @@ def _write_panoptic(
     A thing is a segment, where the semantic map shows its class and no smaller thing of that class lies above. Each other
     class, and the background, is one segment for the whole image; ignored pixels are void.
     """
-    uncounted = [info.id for info in dataset.labels.classes if not info.thing or info.id == dataset.labels.background]
-    things = instances.rows(~np.isin(instances.class_ids, uncounted))
-    # 0 is void; then a number for each class that is not counted, then one for each thing.
-    class_of_number = np.concatenate([[dataset.labels.ignore], uncounted, things.class_ids]).astype(np.int64)
-    numbers = np.zeros(instances.size, np.int32)
-    ids = dataset.read_labels(item)
-    for number, class_id in enumerate(uncounted, start=1):
-        numbers[ids == class_id] = number
-    first = 1 + len(uncounted)
-    for row in np.argsort(-things.areas, kind="stable").tolist():
-        x, y, width, height = things.boxes[row].tolist()
-        box = np.s_[y : y + height, x : x + width]
-        mask = coco_mask.decode({"size": things.size, "counts": things.rles[row]})[box] == 1
-        numbers[box][mask & (ids[box] == things.class_ids[row])] = first + row
-    seen = find_regions(numbers, skip=[0])
-    is_thing = seen.class_ids >= first
-    crowd = np.zeros(len(seen.rles), np.bool_)
-    crowd[is_thing] = things.crowd[seen.class_ids[is_thing] - first]
-    codes = segment_codes(len(seen.rles))
-    code_of_number = np.zeros(len(class_of_number), np.int32)
-    code_of_number[seen.class_ids] = codes
-    write_colours(folder / f"{item.stem}.png", code_of_number[numbers])
-    found = replace(seen, class_ids=class_of_number[seen.class_ids], crowd=crowd)
-    rows = annotations_of(found, image_id=image_id, first_id=0)
-    keys = ("category_id", "area", "bbox", "iscrowd")
-    segments = [{"id": code} | {key: row[key] for key in keys} for code, row in zip(codes.tolist(), rows, strict=True)]
-    hidden = len(things.rles) - int(is_thing.sum())
+    labels = dataset.labels
+    truth = panoptic_truth(dataset.read_labels(item), instances, labels)
+    found, segments = write_segments(folder / f"{item.stem}.png", truth, labels)
+    things = [labels.ids[channel] for channel in labels.things]
+    hidden = int(np.isin(instances.class_ids, things).sum()) - int(np.isin(found.class_ids, things).sum())
     return found, hidden, {"image_id": image_id, "file_name": f"{item.stem}.png", "segments_info": segments}
+
+
+def write_segments(path: Path, segments: Segments, labels: LabelSet) -> tuple[Instances, list[Row]]:
+    """Write an image's segments as a PNG of COCO's panoptic format; give them as instances, and their `segments_info`.
+
+    Both are in the order of the segments' numbers.
+    """
+    seen = find_regions(segments.numbers, skip=[0])
+    codes, place = segment_codes(len(seen.rles)), seen.class_ids - 1
+    code_of_number = np.zeros(len(segments.channels) + 1, np.int32)
+    code_of_number[seen.class_ids] = codes
+    write_colours(path, code_of_number[segments.numbers])
+    class_ids = np.array(labels.ids, np.int64)[segments.channels[place]]
+    found = replace(seen, class_ids=class_ids, crowd=segments.crowd[place])
+    rows = annotations_of(found, image_id=0, first_id=0)
+    keys = ("category_id", "area", "bbox", "iscrowd")
+    return found, [{"id": code} | {key: row[key] for key in keys} for code, row in zip(codes.tolist(), rows, strict=True)]
 
 
 def segment_codes(count: int) -> np.ndarray:

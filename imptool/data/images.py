@@ -257,9 +257,21 @@ def read_label_map(
     if path.suffix.lower() == ".mat":
         return _read_mat(path, max_pixels)
     with _opened(path, max_pixels) as image:
-        if image.format != "PNG":
-            raise InputError(f"{path} is a {image.format} in a file named .png: save the label map as a real, lossless PNG")
+        _check_png(image, path)
         return _ids_of_colours(image, colours, path, stated_in) if colours else _ids_of_png(image, path)
+
+
+def check_label_map(path: Path, *, max_pixels: int = MAX_PIXELS, coded: bool = False) -> tuple[int, int]:
+    """The (height, width) of a label PNG; InputError where its header or end shows that `read_label_map` cannot read it.
+
+    Args:
+        coded: it may hold colours, which somebody knows the meaning of.
+    """
+    with _opened(path, max_pixels) as image:
+        _check_png(image, path)
+        if not coded:
+            _check_no_colours(image, path)
+        return image.height, image.width
 
 
 def has_colours(path: Path) -> bool:
@@ -310,15 +322,29 @@ def write_colours(path: Path, codes: np.ndarray) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
 
 
+def _check_png(image: Image.Image, path: Path) -> None:
+    if image.format != "PNG":
+        raise InputError(f"{path} is a {image.format} in a file named .png: save the label map as a real, lossless PNG")
+
+
+def _check_no_colours(image: Image.Image, path: Path) -> None:
+    if image.mode in ("1", "L", "P") or image.mode.startswith("I") or _is_grey_with_alpha(image):
+        return
+    raise InputError(
+        f"{path} is a colour picture ({image.mode}), not a label map: save one class id per pixel as an 8 or 16 bit grey "
+        "or palette PNG, or state the id of each colour in a dataset YAML (colours: {1: [255, 0, 0], ...})",
+        kind="ids",
+    )
+
+
+def _is_grey_with_alpha(image: Image.Image) -> bool:
+    return image.mode == "LA" and "16" not in _raw_mode(image)
+
+
 def _ids_of_png(image: Image.Image, path: Path) -> np.ndarray:
-    if image.mode == "LA" and "16" not in _raw_mode(image):
+    _check_no_colours(image, path)
+    if _is_grey_with_alpha(image):
         return np.asarray(image)[..., 0]
-    if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-        raise InputError(
-            f"{path} is a colour picture ({image.mode}), not a label map: save one class id per pixel as an 8 or 16 bit grey "
-            "or palette PNG, or state the id of each colour in a dataset YAML (colours: {1: [255, 0, 0], ...})",
-            kind="ids",
-        )
     step = _grey_step(image)
     ids = np.asarray(image)
     return ids.astype(np.uint8) // step if ids.dtype == bool or step > 1 else ids

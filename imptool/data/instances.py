@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,9 +13,11 @@ from imptool.data.coco import read_coco
 from imptool.data.dataset import Dataset
 from imptool.data.export import Export, file_name, label_hash
 from imptool.data.label_set import LabelSet
-from imptool.files import InputError, some
+from imptool.data.output import path_from
+from imptool.files import InputError, some, whole_file
 
 INSTANCES = Path("instances")
+_ORIGIN = ".made-from"
 FEW = 10  # instances of a class, under which little can be learned of it or said about it
 _NAMED = 10  # classes in a line
 
@@ -22,6 +25,27 @@ _NAMED = 10  # classes in a line
 def instances_path(dataset: Dataset, split: str) -> Path:
     """Where `convert-instances` writes the instances of a split, and train and eval look for them."""
     return INSTANCES / dataset.name / f"{split}.json"
+
+
+def note_origin(dataset: Dataset) -> None:
+    """Write beside the instances where their dataset lies. Not into them: they have the same bytes on every machine."""
+    folder = INSTANCES / dataset.name
+    with whole_file(folder / _ORIGIN) as temporary:
+        temporary.write_text(f"{path_from(folder, dataset.root)}\n", encoding="utf-8", errors="surrogateescape")
+
+
+def check_origin(dataset: Dataset) -> None:
+    """InputError where the instances of this name were made from a dataset that lies elsewhere."""
+    folder = INSTANCES / dataset.name
+    path = folder / _ORIGIN
+    if not path.is_file():  # nothing was converted
+        return
+    origin = folder / path.read_text(encoding="utf-8", errors="surrogateescape").strip()
+    if origin.is_dir() and origin.resolve() != dataset.root.resolve():  # what is gone may have been moved here
+        raise InputError(
+            f"{folder}/ was made from {os.path.relpath(origin)}, another dataset called {dataset.name}: give this one a name "
+            "of its own (name: ... in a dataset YAML), or train in another folder"
+        )
 
 
 def read_instances(dataset: Dataset, split: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Prediction:
     boxes [N, 4] xyxy in image pixels, labels [N] 1..K, scores [N], masks [N, h, w] probabilities within the boxes.
     canvas: [K, H/4, W/4] of the resized image, None where the model projects nothing.
     probabilities: [C, H, W] float32 of every channel, where they were asked for.
+    confidence: [H, W] float32, the probability of the channel in `channels`, where it was asked for.
     """
 
     size: tuple[int, int]
@@ -31,6 +32,14 @@ class Prediction:
     masks: np.ndarray
     canvas: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+
+
+def only_channels(channels: np.ndarray) -> Prediction:
+    """A label map [H, W] of channels as a prediction without instances."""
+    none = np.zeros(0, np.float32)
+    size = (channels.shape[0], channels.shape[1])
+    return Prediction(size, channels, none.reshape(0, 4), none.astype(np.int64), none, none.reshape(0, 1, 1))
 
 
 def mask_in_box(prediction: Prediction, place: int) -> tuple[np.ndarray, tuple[int, int]]:

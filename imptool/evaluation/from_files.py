@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +17,10 @@ from imptool.data.images import find_images, path_under, read_label_map
 from imptool.data.label_set import DEFAULT, MAX_ID, IdTable, LabelSet, Remap
 from imptool.data.layouts import Item
 from imptool.data.layouts.names import match_names
+from imptool.data.panoptic import Segments
 from imptool.files import InputError, nearest, read_yaml, some
 
-RESULTS, IMAGES, LABELS = "predictions.json", "images.json", "labels"  # of `imptool predict`
+RESULTS, IMAGES, LABELS, PANOPTIC = "predictions.json", "images.json", "labels", "panoptic.json"  # of `imptool predict`
 
 _ASKED = 100  # items: whether a file is another one is asked of the disk
 
@@ -31,11 +32,13 @@ class Parsed:
     channels: semantic map [H, W] of channels, or None.
     results: COCO results without `image_id`.
     canvas: whether there is anything on the canvas; None where there is none.
+    segments: panoptic results, by what their things are.
     """
 
     channels: np.ndarray | None
     results: Sequence[dict[str, Any]] = ()
     canvas: bool | None = None
+    segments: Mapping[str, Segments] = field(default_factory=dict)
 
 
 class Predictions(Protocol):
@@ -242,7 +245,7 @@ def predicted_results(path: Path, document: Mapping[str, Any]) -> list[dict[str,
         return read_results(path, document)
     own = read_coco(path.parent / IMAGES)
     results = read_results(path, own | {"categories": document["categories"]})
-    wanted = _by_ending(document["images"], {image["file_name"] for image in own["images"]})
+    wanted = by_ending(document["images"], {image["file_name"] for image in own["images"]})
     found = {}
     for image in own["images"]:
         same = wanted.get(image["file_name"])
@@ -256,7 +259,7 @@ def predicted_results(path: Path, document: Mapping[str, Any]) -> list[dict[str,
     return [{**row, "image_id": found[row["image_id"]]} for row in results if row["image_id"] in found]
 
 
-def _by_ending(images: Sequence[Mapping[str, Any]], names: set[str]) -> dict[str, Mapping[str, Any]]:
+def by_ending(images: Sequence[Mapping[str, Any]], names: set[str]) -> dict[str, Mapping[str, Any]]:
     """{name: image}: `predict` names images by their path under its folder, the document by that under the root.
 
     A name that could be of two images is of none: which of them would be a guess.

@@ -15,12 +15,15 @@ from imptool.data.dataset import Dataset
 from imptool.data.export import file_name
 from imptool.data.images import read_image, resized_size
 from imptool.data.layouts import Item
+from imptool.data.panoptic import Segments, fuse
 from imptool.data.prediction import coco_results
 from imptool.data.samples import item_target
 from imptool.data.tta import Tta
 from imptool.evaluation.from_files import Parsed
+from imptool.evaluation.panoptic import COMPONENTS
 from imptool.models.detector import as_detection
 from imptool.models.inference import parse_image
+from imptool.recipe import Panoptic
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class RunPredictions:
     Attributes:
         canvas: the annotations that go onto the canvas in place of the model's own detections, by the image's
             `file_name`; an image without any has an empty canvas. None: the detections do.
+        panoptic: how a panoptic result is made, where one is wanted.
     """
 
     trained: TrainedModel
@@ -45,6 +49,7 @@ class RunPredictions:
     device: torch.device
     tta: Tta
     canvas: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+    panoptic: Panoptic | None = None
 
     def load(self, item: Item, target: np.ndarray) -> _Loaded:
         """The image and its canvas; InputError when it cannot be read, or the instances are not of its size."""
@@ -67,4 +72,7 @@ class RunPredictions:
         )
         canvas = None if prediction.canvas is None else bool((prediction.canvas > 0).any())
         results = coco_results(prediction, trained.labels, image_id=0) if trained.model.detects else []
-        return Parsed(prediction.channels, results, canvas)
+        segments: dict[str, Segments] = {}
+        if self.panoptic is not None and (trained.model.detects or self.panoptic.instances == COMPONENTS):
+            segments = {self.panoptic.instances: fuse(prediction, trained.labels, self.panoptic)}
+        return Parsed(prediction.channels, results, canvas, segments)

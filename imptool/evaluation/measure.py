@@ -18,10 +18,12 @@ from imptool import distributed
 from imptool.data.dataset import Dataset
 from imptool.data.export import file_name, label_hash
 from imptool.data.layouts import Item
+from imptool.data.panoptic import Segments
 from imptool.evaluation.counts import Cells, Spool, renumbered
 from imptool.evaluation.figures import Measured
 from imptool.evaluation.from_files import Parsed, Predictions
 from imptool.evaluation.instances import InstanceTally
+from imptool.evaluation.panoptic import PanopticTally
 from imptool.evaluation.record import Evaluation
 from imptool.files import InputError, read_ahead
 from imptool.metrics.prior import GRID, count_positions, predict_prior
@@ -39,6 +41,7 @@ class _Read:
     loaded: Any  # what the source gives: `Parsed`, or what it parses
     counts: dict[str, np.ndarray]  # by predictor, as far as they are there
     digest: str
+    segments: Segments | None  # of the target, where panoptic quality is measured
 
 
 def measure(
@@ -53,6 +56,7 @@ def measure(
     prior_from: str | None,
     workers: int,
     console: Console,
+    panoptic: PanopticTally | None = None,
 ) -> Evaluation:
     """Go through a split once, image by image; several processes share it, and all get the whole result.
 
@@ -62,6 +66,7 @@ def measure(
         cells: what is counted of each image.
         instances: what detections are held against; None where there are none.
         prior_from: the split that the position prior is counted on; None for no prior.
+        panoptic: what segments are held against; None where panoptic quality is not measured.
     Returns:
         The counts over the split; what could not be used is in `failed`.
     Raises:
@@ -72,7 +77,7 @@ def measure(
     labels = dataset.labels
     failed: list[str] = []
     prior = _count_prior(dataset, prior_from, failed, workers=workers, console=console) if prior_from else None
-    read = partial(_read, source, main, dataset, items, cells, prior)
+    read = partial(_read, source, main, dataset, items, cells, prior, panoptic)
     own = distributed.own_share(range(len(items)))
     digests: dict[int, str] = {}
     canvases: list[bool] = []
@@ -90,6 +95,8 @@ def measure(
                     counts = {main: cells.count(parsed.channels, found.target, ignore=labels.ignore_channel), **counts}
                 if instances is not None:
                     instances.add(file_name(dataset, items[number]), parsed.results, found.target.shape)
+                if panoptic is not None and found.segments is not None:
+                    panoptic.add(number, parsed, found.segments)
                 if parsed.canvas is not None:
                     canvases.append(parsed.canvas)
             for predictor, vector in counts.items():
@@ -127,6 +134,8 @@ def measure(
     confusion = result.measured[main].confusion if main in result.measured else np.zeros((0, 0))
     if confusion.any() and not confusion[:, labels.foreground].any():
         result.notes.append(f"no class is found in any of {count_of(len(images), 'label map')}")
+    if panoptic is not None:
+        result.panoptic, result.panoptic_truth = panoptic.measured(sorted(digests)), panoptic.truth
     if instances is not None:
         add_precision(result, _joined_instances(instances), console)
     return result
@@ -149,6 +158,7 @@ def _read(
     items: Sequence[Item],
     cells: Cells,
     prior: np.ndarray | None,
+    panoptic: PanopticTally | None,
     number: int,
 ) -> _Read:
     """Read an image's labels and what its prediction is made of; count what is there already."""
@@ -159,7 +169,8 @@ def _read(
     if prior is not None:
         predicted[PRIOR] = predict_prior(prior, (target.shape[0], target.shape[1]))
     counts = {name: cells.count(channels, target, ignore=labels.ignore_channel) for name, channels in predicted.items()}
-    return _Read(target, loaded, counts, label_hash(item))
+    segments = panoptic.target(item) if panoptic is not None else None
+    return _Read(target, loaded, counts, label_hash(item), segments)
 
 
 def _joined(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -20,11 +20,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from pydantic import ValidationError
 
-from imptool import __version__
 from imptool.data.coco import read_json
 from imptool.data.label_set import LabelSet
 from imptool.evaluation.counts import RECORD, Cells
 from imptool.evaluation.figures import DEFINITIONS, Measured, Resampled, distance_key, groups_of
+from imptool.evaluation.panoptic import PanopticMeasured, panoptic_plain, read_counts
 from imptool.files import COUNTS_FILE, InputError, one_line, open_regular, sha256_of, whole_file, write_json
 from imptool.metrics import bootstrap
 from imptool.metrics.average_precision import DEFINITIONS as AP_DEFINITIONS
@@ -32,9 +32,11 @@ from imptool.metrics.average_precision import AveragePrecision, Matches, resampl
 from imptool.metrics.confusion import SUMMARY, mean_of_present
 from imptool.metrics.conventions import DEFINITIONS as CONVENTIONS
 from imptool.metrics.conventions import conventions
+from imptool.metrics.panoptic import DEFINITIONS as PQ_DEFINITIONS
+from imptool.version import __version__
 
-SCHEMA = 2  # of metrics.json
-ABOUT = ("model", "weights", "tta", "canvas", "recipe", "predictions", "remap", "resize", "missing_as_background")
+SCHEMA = 3  # of metrics.json; 2 is the same without panoptic quality
+ABOUT = ("model", "weights", "tta", "canvas", "fusion", "recipe", "predictions", "remap", "resize", "missing_as_background")
 CANVASES = {
     "detections": "what the model detects",
     "empty": "nothing, instead of what the model detects",
@@ -65,6 +67,8 @@ class Evaluation:
         measured: by predictor; the main one first.
         precision: "box", "mask" -> average precision of the main one.
         canvas_nonempty: share of images with anything on the canvas.
+        panoptic: by what the things are; the first is meant, the components of the label map stand beside it. panoptic_truth:
+            what the target's things are, "true" instances or "components"; "" where it is not measured.
         failed: what could not be used, and why. `notes`: what a person should look at.
     """
 
@@ -80,6 +84,8 @@ class Evaluation:
     measured: dict[str, Measured] = field(default_factory=dict)
     precision: dict[str, AveragePrecision] = field(default_factory=dict)
     canvas_nonempty: float = math.nan
+    panoptic: dict[str, PanopticMeasured] = field(default_factory=dict)
+    panoptic_truth: str = ""
     generator: dict[str, Any] | None = None
     failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -193,6 +199,20 @@ def to_plain(result: Evaluation) -> dict[str, Any]:
         "semantic": {name: _semantic(result, name) for name in result.measured},
         "average_precision": _average_precision(result),
         "canvas_nonempty": result.canvas_nonempty,
+        **({"panoptic": _panoptic(result)} if result.panoptic else {}),
+    }
+
+
+def _panoptic(result: Evaluation) -> dict[str, Any]:
+    """The figures of the panoptic result that is meant, what it was held against, and those of the components beside it."""
+    (first, main), *others = result.panoptic.items()
+    beside = {kind: panoptic_plain(each) for kind, each in others}
+    return {
+        "truth": result.panoptic_truth,
+        "things": first,
+        **panoptic_plain(main),
+        "beside": beside,
+        "definitions": PQ_DEFINITIONS,
     }
 
 
@@ -290,6 +310,7 @@ def versions() -> dict[str, str]:
 def _write_counts(result: Evaluation, path: Path) -> None:
     arrays: dict[str, Any] = {"images": np.frombuffer(json.dumps(result.images).encode(), np.uint8)}
     arrays |= {f"semantic/{number}": result.measured[name].records for number, name in enumerate(_in_file(result.measured))}
+    arrays |= {f"panoptic/{kind}": each.records for kind, each in result.panoptic.items()}
     for kind, precision in result.precision.items():
         arrays |= {f"{kind}/{name}": array for name, array in precision.matches.to_arrays().items()}
     with whole_file(path) as temporary:
@@ -298,15 +319,19 @@ def _write_counts(result: Evaluation, path: Path) -> None:
 
 def _write_per_image(result: Evaluation, path: Path) -> None:
     """A row for each image of each predictor, the lowest mIOU first."""
+    of_images = next(iter(result.panoptic.values())).of_images if result.panoptic else []
+    pq = {name: "" if math.isnan(value) else f"{value:.4f}" for name, value in zip(result.images, of_images, strict=False)}
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file)
-        heads = ["predictor", "photograph", *SUMMARY]
+        heads = ["predictor", "photograph", *SUMMARY, *(["pq"] if result.panoptic else [])]
         writer.writerow([*heads, *(f"iou {name}" for name in result.labels.names)])
         for name, measured in result.measured.items():
             columns = [*SUMMARY, *(f"class/{class_id}/iou" for class_id in result.labels.ids)]
             figures = np.stack([measured.of_images[key] for key in columns], axis=1)
             for place in np.argsort(figures[:, 0], kind="stable").tolist():  # nan comes last
                 shown = ["" if math.isnan(value) else f"{value:.4f}" for value in figures[place].tolist()]
+                if result.panoptic:
+                    shown.insert(len(SUMMARY), pq[result.images[place]] if name == result.main else "")
                 writer.writerow([name, result.images[place], *shown])
 
 
@@ -325,7 +350,7 @@ def load_record(path: Path) -> Evaluation:
         plain = read_json(folder / METRICS)
     except InputError:
         plain = None
-    if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
+    if not isinstance(plain, dict) or plain.get("schema") not in (2, SCHEMA):
         raise InputError(f"{folder / METRICS} is damaged, of another version, or not of imptool eval: evaluate again")
     try:
         if plain["counts"]["sha256"] != sha256_of(folder / COUNTS, COUNTS_FILE):
@@ -360,6 +385,8 @@ def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:
             )
             for kind, figures in plain["average_precision"].items()
         }
+        kinds = [plain["panoptic"]["things"], *plain["panoptic"]["beside"]] if "panoptic" in plain else []
+        panoptic = {kind: read_counts(arrays[f"panoptic/{kind}"], labels, len(images)) for kind in kinds}
     if any(each.matches.images != len(images) for each in precision.values()):
         raise ValueError("its matches are of other images")
     if any(list(each.per_class) != each.matches.categories.tolist() for each in precision.values()):
@@ -377,6 +404,8 @@ def _loaded(plain: Mapping[str, Any], folder: Path) -> Evaluation:
         measured=dict(sorted(measured.items(), key=lambda pair: pair[0] != plain["main"])),
         precision=precision,
         canvas_nonempty=_number(plain["canvas_nonempty"]),
+        panoptic=panoptic,
+        panoptic_truth=str(plain["panoptic"]["truth"]) if panoptic else "",
         generator=about["generator"],
         failed=about["left_out"],
         notes=about["notes"],

@@ -23,6 +23,8 @@ from imptool.evaluation.sheets import (
     bands_sheet,
     classes_sheet,
     for_plots,
+    panoptic_shares,
+    panoptic_sheet,
     precision_shares,
     share,
     summary_sheet,
@@ -30,6 +32,7 @@ from imptool.evaluation.sheets import (
 )
 from imptool.files import InputError
 from imptool.metrics.conventions import DEFINITIONS as CONVENTIONS
+from imptool.metrics.panoptic import DEFINITIONS as PQ_DEFINITIONS
 from imptool.report import page
 from imptool.report.overlays import colour_classes, colour_errors, drawable
 from imptool.report.plots import plot_bands, plot_class_bars, plot_confusion
@@ -73,7 +76,8 @@ def write_report(
     sections: dict[str, list[page.Html]] = {"Figures": [page.headline_html(_headline(result))]}
     if result.measured:
         sections["Figures"].append(_table(summary_sheet(result.measured)))
-    sections["Classes"] = [_table(classes_sheet("", result.labels, result.measured, precision_shares(result), pixels=True))]
+    if result.measured or result.precision:
+        sections["Classes"] = [_table(classes_sheet("", result.labels, result.measured, precision_shares(result), pixels=True))]
     for name, about in PLOTS.items():
         if (folder / f"{name}.svg").is_file():
             heading = {"classes": "Classes", "bands": "Near the boundary", "confusion": "Confusion"}[name]
@@ -81,6 +85,8 @@ def write_report(
             sections.setdefault(heading, []).append(page.figure_html(plot, heading, about))
     if "Near the boundary" in sections:
         sections["Near the boundary"] += [_table(bands_sheet(result.measured, rings=rings)) for rings in (False, True)]
+    if result.panoptic:
+        sections["Panoptic quality"] = [_table(panoptic_sheet(result))]
     for heading, pictures in examples.items():
         sections[heading] = [page.gallery_html(pictures)]
     if result.measured:
@@ -94,7 +100,8 @@ def write_report(
         lines = [["note", line] for line in result.notes] + [["left out", line] for line in result.failed]
         sections["How this was measured"].append(page.table_html(["kind", "what"], lines))
     intro = f"{result.main} on {result.dataset}, split {result.split}: {len(result.images):,} images."
-    page.write_page(folder / REPORT, f"{result.main} on {result.dataset}", intro, sections, DEFINITIONS)
+    terms = DEFINITIONS | (PQ_DEFINITIONS if result.panoptic else {})
+    page.write_page(folder / REPORT, f"{result.main} on {result.dataset}", intro, sections, terms)
     return folder / REPORT
 
 
@@ -175,6 +182,7 @@ def _headline(result: Evaluation) -> dict[str, str]:
     shares |= {
         WORDS[key]: precision_shares(result)[key] for key in ("box/AP", "mask/AP") if key[: key.index("/")] in result.precision
     }
+    shares |= {WORDS[key]: figure for key, figure in panoptic_shares(result).items() if key == "panoptic/pq"}
     for words, figure in shares.items():
         interval = "" if math.isnan(figure.low) else f"; 95 %: {100 * figure.low:.1f}-{100 * figure.high:.1f}"
         found[words + interval] = cell_text(figure.value)
@@ -199,6 +207,10 @@ def _made(result: Evaluation) -> dict[str, str]:
         found["tolerance of the boundary F-score"] = _with_unit(counted.cells.boundary_f)
     if counted is not None and counted.cells.boundary_iou:
         found["width of Boundary IoU"] = _with_unit(counted.cells.boundary_iou)
+    if result.panoptic:
+        kind, settings = next(iter(result.panoptic)), result.about.get("fusion") or {}
+        told = [f"{key} {value}" for key, value in settings.items() if key != "instances"]
+        found["panoptic result"] = ", ".join([f"things: {kind}", *told])
     if not math.isnan(result.canvas_nonempty):
         found["images with a non-empty canvas"] = f"{result.canvas_nonempty:.1%}"
     return found | {"versions": ", ".join(f"{name} {number}" for name, number in versions().items())}

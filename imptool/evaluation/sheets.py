@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from imptool.data.label_set import LabelSet
-from imptool.evaluation.figures import Measured, distance_key, groups_of
+from imptool.evaluation.figures import Measured, Resampled, distance_key, groups_of
 from imptool.evaluation.record import Evaluation
 from imptool.metrics.bootstrap import ENOUGH, ENOUGH_FOR_MEAN
+from imptool.metrics.panoptic import QUALITIES
 from imptool.report.overlays import drawable
 from imptool.report.page import Cell, Share, Swatch
 from imptool.report.tables import Sheet
+
+_Value = TypeVar("_Value")
 
 WORDS = {
     "miou": "mIOU, foreground classes",
@@ -28,6 +32,11 @@ WORDS = {
     "boundary_iou": "Boundary IoU, mean over the foreground classes",
     "box/AP": "box AP",
     "mask/AP": "mask AP",
+    "panoptic/pq": "PQ, foreground classes",
+    "panoptic/sq": "SQ, foreground classes",
+    "panoptic/rq": "RQ, foreground classes",
+    "panoptic/pq_things": "PQ, things",
+    "panoptic/pq_stuff": "PQ, stuff",
 }
 """The names of figures as tables and plots write them."""
 
@@ -49,6 +58,45 @@ def precision_shares(result: Evaluation) -> dict[str, Share]:
             found |= {f"{kind}/class/{class_id}/{key}": value for key, value in figures.items()}
     none = (math.nan, math.nan)
     return {key: Share(value, *result.precision_resampled.intervals.get(key, none)) for key, value in found.items()}
+
+
+def panoptic_shares(result: Evaluation) -> dict[str, Share]:
+    """The panoptic figures that are meant, with their intervals: "panoptic/pq", "panoptic/class/3/sq"."""
+    if not result.panoptic:
+        return {}
+    main = next(iter(result.panoptic.values()))
+    return {f"panoptic/{key}": Share(value, *main.intervals[key]) for key, value in main.figures.items()}
+
+
+def panoptic_resampled(result: Evaluation) -> Resampled:
+    """The same with those of resampled splits."""
+    if not result.panoptic:
+        return Resampled({}, {}, {}, {})
+    found = next(iter(result.panoptic.values())).resampled
+    return Resampled(_prefixed(found.values), _prefixed(found.photographs), _prefixed(found.drawn), _prefixed(found.left_out))
+
+
+def _prefixed(values: Mapping[str, _Value]) -> dict[str, _Value]:
+    return {f"panoptic/{key}": value for key, value in values.items()}
+
+
+def panoptic_sheet(result: Evaluation) -> Sheet:
+    """PQ, SQ and RQ of every class that occurs, and their means; a column of PQ for what stands beside."""
+    (first, main), *others = result.panoptic.items()
+    labels = result.labels
+    columns = [(main, QUALITIES), *((each, ("pq",)) for _, each in others)]
+
+    def row(words: Cell, key: str) -> list[Cell]:
+        keys = [(each, key.format(quality)) for each, qualities in columns for quality in qualities]
+        return [words, *(Share(each.figures[name], *each.intervals[name]) for each, name in keys)]
+
+    occurs = [(channel, info.id) for channel, info in enumerate(labels.classes) if main.counts[channel, 1:].any()]
+    rows = [row(swatch(labels, channel), f"class/{class_id}/{{}}") for channel, class_id in occurs]
+    means = {"foreground": "", "things": "_things", "stuff": "_stuff", "with background": "_with_background"}
+    rows += [row(f"mean, {words}", f"{{}}{suffix}") for words, suffix in means.items() if f"pq{suffix}" in main.figures]
+    truth = {"true": "true instances"}.get(result.panoptic_truth, result.panoptic_truth)
+    heads = ["class", f"{first}\nPQ", "\nSQ", "\nRQ", *(f"{kind}\nPQ" for kind, _ in others)]
+    return Sheet(f"Panoptic quality (percent); truth: {truth}", heads, rows)
 
 
 def classes_sheet(
@@ -87,6 +135,18 @@ def classes_sheet(
     absent = len(labels.classes) - len(rows)
     caption = f"{absent} of {len(labels.classes)} classes absent: in no target, never predicted" if absent else ""
     return Sheet(title, columns, rows, caption)
+
+
+def absent_classes(result: Evaluation) -> list[str]:
+    """The names of the classes without a pixel in any target, and without an AP."""
+    labels, precision = result.labels, precision_shares(result)
+    pixels = [each.confusion.sum(axis=1) for each in result.measured.values()]
+    return [
+        info.name
+        for channel, info in enumerate(labels.classes)
+        if not any(counts[channel] for counts in pixels)
+        and all(math.isnan(found.value) for key, found in precision.items() if key.endswith(f"/class/{info.id}/AP"))
+    ]
 
 
 def summary_sheet(measured: Mapping[str, Measured]) -> Sheet:

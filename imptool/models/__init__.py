@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -11,9 +12,10 @@ from torchvision.models.detection import MaskRCNN
 from imptool.data.label_set import LabelSet
 from imptool.files import InputError, nearest
 from imptool.models.detector import build_detector
+from imptool.models.network import Network
 from imptool.models.parser import Parser
 from imptool.models.semantic_heads import CanvasHead, SemanticFPNHead, SemanticP2Head
-from imptool.recipe import Recipe
+from imptool.recipe import Losses, Recipe
 
 
 def build_mask_rcnn(recipe: Recipe, labels: LabelSet) -> Parser:
@@ -32,7 +34,7 @@ def build_mask_rcnn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
 def build_semantic_p2(recipe: Recipe, labels: LabelSet) -> Parser:
     """The semantic head on P2 alone (section 3.2): neither RPN nor box nor mask heads."""
     detector = _without_heads(_detector(recipe, labels))
-    for block in detector.backbone.fpn.layer_blocks[1:]:  # P3..P5, which nothing reads
+    for block in (*detector.backbone.fpn.layer_blocks[1:], detector.backbone.fpn.extra_blocks):  # P3..P5, which nothing reads
         block.requires_grad_(False)
     return _parser(recipe, detector, _p2_head(recipe, labels))
 
@@ -62,39 +64,66 @@ def build_panoptic_fpn_imp(recipe: Recipe, labels: LabelSet) -> Parser:
     return _projecting(recipe, labels, _fpn_head(recipe, labels, canvas_layers=len(labels.things)))
 
 
-MODELS: dict[str, Callable[[Recipe, LabelSet], Parser]] = {
-    "mask-rcnn": build_mask_rcnn,
-    "mask-rcnn-imp": build_mask_rcnn_imp,
-    "semantic-p2": build_semantic_p2,
-    "semantic-fpn": build_semantic_fpn,
-    "panoptic-p2": build_panoptic_p2,
-    "panoptic-p2-imp": build_panoptic_p2_imp,
-    "panoptic-fpn": build_panoptic_fpn,
-    "panoptic-fpn-imp": build_panoptic_fpn_imp,
+@dataclass(frozen=True)
+class Row:
+    """A model.
+
+    build: makes it. needs_things: it detects, so that some class must be a thing. one_stage: what another stage has trained
+    would not help it on. drawn: it is in the figure of the models. sections: of the recipe, which no other model knows.
+    """
+
+    build: Callable[[Recipe, LabelSet], Network]
+    needs_things: bool = True
+    one_stage: bool = False
+    drawn: bool = True
+    sections: tuple[str, ...] = ()
+
+
+MODELS: dict[str, Row] = {
+    "mask-rcnn": Row(build_mask_rcnn, one_stage=True),
+    "mask-rcnn-imp": Row(build_mask_rcnn_imp, one_stage=True),
+    "semantic-p2": Row(build_semantic_p2, needs_things=False, one_stage=True),
+    "semantic-fpn": Row(build_semantic_fpn, needs_things=False, one_stage=True),
+    "panoptic-p2": Row(build_panoptic_p2),
+    "panoptic-p2-imp": Row(build_panoptic_p2_imp),
+    "panoptic-fpn": Row(build_panoptic_fpn),
+    "panoptic-fpn-imp": Row(build_panoptic_fpn_imp),
 }
-WITHOUT_DETECTOR = frozenset({"semantic-p2", "semantic-fpn"})
-# With nothing but a detector, or without one: what another stage has trained would not help them on.
-ONE_STAGE = frozenset({"mask-rcnn", "mask-rcnn-imp"}) | WITHOUT_DETECTOR
 
 
-def find_model(name: str) -> Callable[[Recipe, LabelSet], Parser]:
-    """The builder of a model by its name in the paper; InputError names the nearest known one."""
+def find_model(name: str) -> Row:
+    """A model by its name in the paper; InputError names the nearest known one."""
     if name not in MODELS:
         raise InputError(f"unknown model '{name}'{nearest(name, MODELS)}")
     return MODELS[name]
 
 
-def build_model(name: str, recipe: Recipe, labels: LabelSet, *, pretrained: bool) -> Parser:
-    """Build a model for the classes of a dataset; without `pretrained` the backbone's weights are left to the caller."""
-    if not labels.things and not name.startswith("semantic"):
+def build_model(name: str, recipe: Recipe, labels: LabelSet, *, pretrained: bool) -> Network:
+    """Build a model for the classes of a dataset; without `pretrained` the backbone's weights are left to the caller.
+
+    Raises:
+        InputError: there is no such model, no class that it needs, or the recipe has a section that it knows nothing of.
+    """
+    row = find_model(name)
+    if row.needs_things and not labels.things:
         raise InputError(f"{name} detects things, and no class is one: set thing: true, or train semantic-fpn")
+    for section in {section for other in MODELS.values() for section in other.sections} - set(row.sections):
+        if getattr(recipe, section) != Recipe.model_fields[section].default:
+            raise InputError(f"{section}: {name} knows nothing of it: {_models_with(section)}")
     if not pretrained:
         recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"weights": "none"})})
-    return find_model(name)(recipe, labels)
+    network = row.build(recipe, labels)
+    unknown = set(network.loss_kinds) - Losses.model_fields.keys()
+    assert not unknown, f"losses without a weight in the recipe: {unknown}"
+    return network
+
+
+def _models_with(section: str) -> str:
+    return f"it is for {', '.join(name for name, row in MODELS.items() if section in row.sections)}"
 
 
 def _detector(recipe: Recipe, labels: LabelSet) -> MaskRCNN:
-    return build_detector(recipe.backbone, recipe.detector, recipe.input, num_things=len(labels.things))
+    return build_detector(recipe.backbone, recipe.detector, recipe.input, num_things=len(labels.things), panet=recipe.panet)
 
 
 def _without_heads(detector: MaskRCNN) -> MaskRCNN:

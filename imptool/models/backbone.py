@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchvision
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from imptool.files import InputError, nearest, one_line
@@ -23,30 +24,55 @@ from imptool.recipe import IMAGENET, Backbone, is_weights_file
 _FROZEN_NORMS = {"FrozenBatchNorm2d", "FrozenBatchNormAct2d"}  # torchvision's and timm's
 _STRIDES = [4, 8, 16, 32]  # of the levels that the FPN is built on: C2..C5
 _NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d, "group": lambda channels: nn.GroupNorm(32, channels)}
+Norm = Callable[[int], nn.Module] | None
+"""Makes a norm for so many channels; None for convolutions with a bias."""
 _LEVELS = ("layer1", "layer2", "layer3", "layer4")
 _LITE = ([127 / 255] * 3, [128 / 255] * 3)  # its own normalisation, as in TensorFlow's EfficientNet-Lite
 _OTHER_WEIGHTS = "a local file, or none (with norm: batch, from scratch), are other choices"
 _PROBE = 64  # px, side of the image that a network's levels are looked at with
 
 
+@dataclass(frozen=True)
+class Body:
+    """A network without its classifier.
+
+    module: images [B, 3, H, W] -> {"0": [B, C2, H/4, W/4], ..., "3": [B, C5, H/32, W/32]}.
+    channels: C2..C5. mean, std: that images of 0..1 are normalised with, as its weights want it.
+    """
+
+    module: nn.Module
+    channels: list[int]
+    mean: list[float]
+    std: list[float]
+
+
 class PyramidBackbone(nn.Module):
-    """A network and the FPN on its four levels.
+    """A network and the FPN on its levels.
 
     Args:
-        body: images [B, 3, H, W] -> {"0": [B, C2, H/4, W/4], ..., "3": [B, C5, H/32, W/32]}.
-        channels: C2..C5 of the body's levels.
-        mean, std: that images of 0..1 are normalised with, as the body's weights want it.
+        body: the network. channels, norm: of the FPN's levels.
+        first_level: the finest level of the FPN, 2 for P2.
+        extra_blocks: what adds levels above P5; P6 by default, a max pool of it.
     """
 
     def __init__(
-        self, body: nn.Module, channels: list[int], backbone: Backbone, *, mean: list[float], std: list[float]
+        self,
+        body: Body,
+        *,
+        channels: int,
+        norm: Norm = None,
+        first_level: int = 2,
+        extra_blocks: ExtraFPNBlock | None = None,
     ) -> None:
         super().__init__()
-        self.body, self.mean, self.std = body, mean, std
-        self.depthwise = any(isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1 for part in body.modules())
-        self.out_channels = backbone.fpn_channels
-        norm = _NORMS["group"] if backbone.fpn_norm == "group" else None
-        self.fpn = FeaturePyramidNetwork(channels, self.out_channels, LastLevelMaxPool(), norm_layer=norm)
+        self.body, self.mean, self.std = body.module, body.mean, body.std
+        self.depthwise = any(
+            isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1 for part in self.body.modules()
+        )
+        self.out_channels = channels
+        self.levels = [str(level - 2) for level in range(first_level, 6)]
+        extra = extra_blocks or LastLevelMaxPool()
+        self.fpn = FeaturePyramidNetwork(body.channels[first_level - 2 :], channels, extra, norm_layer=norm)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images [B, 3, H, W] -> P2..P6 as "0".."3" and "pool", `out_channels` each."""
@@ -54,7 +80,7 @@ class PyramidBackbone(nn.Module):
         slower = self.depthwise and torch.is_grad_enabled()
         with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not slower):
             levels = self.body(images)
-        return self.fpn(levels)
+        return self.fpn({name: levels[name] for name in self.levels})
 
 
 class TimmBody(nn.Module):
@@ -69,8 +95,25 @@ class TimmBody(nn.Module):
         return OrderedDict((str(place), level) for place, level in enumerate(self.network(images)))
 
 
-def build_backbone(backbone: Backbone) -> PyramidBackbone:
-    """The recipe's backbone with FPN levels P2..P6.
+def build_backbone(
+    backbone: Backbone, *, norm: Norm = None, first_level: int = 2, extra_blocks: ExtraFPNBlock | None = None
+) -> PyramidBackbone:
+    """The recipe's backbone with FPN levels P2..P6, or others; as of `build_body` and `PyramidBackbone`.
+
+    Args:
+        norm: of the pyramid, in place of the recipe's.
+    """
+    return PyramidBackbone(
+        build_body(backbone),
+        channels=backbone.fpn_channels,
+        norm=norm or (_NORMS["group"] if backbone.fpn_norm == "group" else None),
+        first_level=first_level,
+        extra_blocks=extra_blocks,
+    )
+
+
+def build_body(backbone: Backbone) -> Body:
+    """The recipe's network, with its weights.
 
     With norm `frozen`, BatchNorm keeps statistics and scale of its weights, and stem and first level (all that C2 is made of)
     do not train, as in maskrcnn-benchmark.
@@ -87,7 +130,7 @@ def build_backbone(backbone: Backbone) -> PyramidBackbone:
             part.requires_grad_(False)
     channels = [body.inplanes // 8 * 2**place for place in range(4)]
     levels = IntermediateLayerGetter(body, {level: str(place) for place, level in enumerate(_LEVELS)})
-    return PyramidBackbone(levels, channels, backbone, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    return Body(levels, channels, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
 def load_backbone_weights(body: nn.Module, backbone: Backbone) -> None:
@@ -111,7 +154,7 @@ def load_backbone_weights(body: nn.Module, backbone: Backbone) -> None:
         raise InputError(f"backbone.weights: {name} does not fit {backbone.name} with norm {backbone.norm}: it {wrong}")
 
 
-def _build_timm(backbone: Backbone) -> PyramidBackbone:
+def _build_timm(backbone: Backbone) -> Body:
     """A network of timm's (EfficientNet-Lite is one, too), cut into its levels."""
     from timm.layers import freeze_batch_norm_2d  # timm takes a second to import, which no ResNet needs
 
@@ -129,7 +172,7 @@ def _build_timm(backbone: Backbone) -> PyramidBackbone:
         for parameter in first:
             parameter.requires_grad_(False)
     mean, std = _LITE if lite else (list(network.default_cfg["mean"]), list(network.default_cfg["std"]))
-    return PyramidBackbone(body, info.channels(), backbone, mean=mean, std=std)
+    return Body(body, info.channels(), mean, std)
 
 
 def _create_timm(backbone: Backbone, name: str) -> Any:

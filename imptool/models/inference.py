@@ -13,8 +13,7 @@ from imptool import distributed
 from imptool.data.prediction import Prediction
 from imptool.data.tta import PLAIN, Tta
 from imptool.files import InputError
-from imptool.models.backbone import without_frozen_norms
-from imptool.models.parser import Parser
+from imptool.models.network import Network
 from imptool.models.views import infer_views
 from imptool.recipe import Input
 
@@ -36,44 +35,46 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_compute(model: Parser, device: torch.device, precision: Literal["float32", "bfloat16"] | None = None) -> None:
+def choose_compute(model: Network, device: torch.device, precision: Literal["float32", "bfloat16"] | None = None) -> None:
     """Make a model ready for many images: without frozen norms, and in `precision`.
 
     None is bfloat16 on CUDA, else float32: few CPUs are faster in another. The model can no longer be trained or saved.
     """
-    model.detector.backbone.body = without_frozen_norms(model.detector.backbone.body)
+    model.fold_norms()
     cuda = device.type == "cuda"
     chosen = precision or ("bfloat16" if cuda else "float32")
     model.use(model.compute.model_copy(update={"precision": chosen, "channels_last": cuda or model.compute.channels_last}))
 
 
 def parse_image(
-    model: Parser,
+    model: Network,
     image: np.ndarray,
     size: Input,
     *,
     device: torch.device,
     tta: Tta = PLAIN,
     projected: Mapping[str, torch.Tensor] | None = None,
+    confidence: bool = False,
 ) -> Prediction:
     """Parse an image [H, W, 3] uint8 RGB with a model in eval mode; the logits are resized bilinearly to its resolution.
 
     Args:
-        projected: as of `parse_resized`, of this image.
+        projected, confidence: as of `parse_resized`, of this image.
     """
     views, full = tta.resize(image, size), (image.shape[0], image.shape[1])
     shown = None if projected is None else [projected]
-    return parse_resized(model, [views], [full], device=device, tta=tta, projected=shown)[0]
+    return parse_resized(model, [views], [full], device=device, tta=tta, projected=shown, confidence=confidence)[0]
 
 
 def parse_resized(
-    model: Parser,
+    model: Network,
     resized: Sequence[Sequence[np.ndarray]],
     sizes: Sequence[tuple[int, int]],
     *,
     device: torch.device,
     tta: Tta = PLAIN,
     probabilities: bool = False,
+    confidence: bool = False,
     projected: Sequence[Mapping[str, torch.Tensor]] | None = None,
 ) -> list[Prediction]:
     """Parse images that are resized already, together.
@@ -83,8 +84,9 @@ def parse_resized(
         sizes: (height, width) of each image, which the results have.
         tta: what the views are; a single one is parsed as it is.
         probabilities: also give those of every class at every pixel.
+        confidence: also give the probability of the class of every pixel, where the model has probabilities.
         projected: what goes onto the canvas of each in place of its own detections, which are given all the same: boxes in
-            resized pixels, labels, scores and masks, as `Parser.infer` takes them.
+            resized pixels, labels, scores and masks, as `Network.infer` takes them.
     Raises:
         ValueError: there is something to project onto several views.
     """
@@ -92,15 +94,16 @@ def parse_resized(
         raise ValueError(f"boxes to project have the size of one view, got {tta.passes} views")
     scaled = [[_to_device(image, device) for image in images] for images in zip(*resized, strict=True)]
     shown = None if projected is None else [{name: value.to(device) for name, value in each.items()} for each in projected]
-    found, logits, canvas = model.infer(scaled[0], shown) if tta.passes == 1 else infer_views(model, scaled, tta)
+    found = model.infer(scaled[0], shown) if tta.passes == 1 else infer_views(model, scaled, tta)
     return [
         _prediction(
-            found[place],
-            None if logits is None else logits[place].float(),
-            None if canvas is None else canvas[place],
+            found.detections[place],
+            None if found.logits is None else found.logits[place].float(),
+            None if found.canvas is None else found.canvas[place],
             (resized[place][-1].shape[0], resized[place][-1].shape[1]),
             size,
             probabilities,
+            confidence and model.has_probabilities,
         )
         for place, size in enumerate(sizes)
     ]
@@ -118,18 +121,21 @@ def _prediction(
     resized: tuple[int, int],
     size: tuple[int, int],
     probabilities: bool,
+    confidence: bool,
 ) -> Prediction:
     height, width = size
+    channels, sure = (None, None) if logits is None else _largest_channel(logits, size, confidence=confidence)
     scale = torch.tensor([width / resized[1], height / resized[0]] * 2, device=found["boxes"].device)
     return Prediction(
         size=size,
-        channels=None if logits is None else _largest_channel(logits, size).cpu().numpy(),
+        channels=None if channels is None else channels.cpu().numpy(),
         boxes=(found["boxes"] * scale).cpu().numpy(),
         labels=found["labels"].cpu().numpy(),
         scores=found["scores"].float().cpu().numpy(),
         masks=found["masks"][:, 0].float().cpu().numpy(),
         canvas=None if canvas is None else canvas.cpu().numpy(),
         probabilities=_probabilities(logits, size) if probabilities and logits is not None else None,
+        confidence=None if sure is None else sure.cpu().numpy(),
     )
 
 
@@ -138,15 +144,22 @@ def _probabilities(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return full.softmax(dim=0).cpu().numpy()
 
 
-def _largest_channel(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _largest_channel(
+    logits: torch.Tensor, size: tuple[int, int], *, confidence: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The channel of the largest of the logits [C, h, w] after bilinear resizing: [H, W]; of equal ones the first.
 
-    Channel by channel, so that memory does not grow with the number of classes: 24 megapixels of 59 classes are 5.7 GB.
+    With `confidence` also its probability: 1 / sum of exp(logit - largest), which is brought up to date where the largest
+    changes. Channel by channel, so that memory does not grow with their number: 24 megapixels of 59 classes are 5.7 GB.
     """
-    largest = torch.full(size, -torch.inf, device=logits.device)
+    largest = torch.full(size, -torch.inf, device=logits.device, dtype=logits.dtype)
     channels = torch.zeros(size, dtype=torch.uint8 if len(logits) <= 255 else torch.int32, device=logits.device)
+    total = torch.zeros_like(largest) if confidence else None
     for channel, small in enumerate(logits):
         full = F.interpolate(small[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
         channels.masked_fill_(full > largest, channel)
+        if total is not None:
+            above = torch.maximum(largest, full)
+            total.mul_((largest - above).exp_()).add_((full - above).exp_())
         torch.maximum(largest, full, out=largest)
-    return channels
+    return channels, None if total is None else total.reciprocal_()

@@ -9,30 +9,26 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import batched_nms
 
-from imptool.models.detector import Detections, as_detection, detect, masks_in_boxes
+from imptool.models.backbone import without_frozen_norms
+from imptool.models.detector import as_detection, detect, detector_axes, mask_loss, mask_probabilities, roi_losses
+from imptool.models.network import Axis, Detections, Features, Inferred, Network, Targets, learns, with_gradient
+from imptool.models.panet import LEVELS
+from imptool.models.semantic_heads import CanvasHead, SemanticHead
 from imptool.projection import InstanceMaskProjection
 from imptool.recipe import Compute, Projection
 
 STRIDE = 4  # P2, the canvas and the logits have a quarter of the input's height and width
-_LOSS_NAMES = {
-    "loss_objectness": "rpn_objectness",
-    "loss_rpn_box_reg": "rpn_box",
-    "loss_classifier": "classifier",
-    "loss_box_reg": "box",
-    "loss_mask": "mask",
-}
-
-Features = dict[str, torch.Tensor]
 
 
-class Parser(nn.Module):
+class Parser(Network):
     """Detector, then semantic head on the FPN levels, with the projected masks as a further feature (Figures 3 and 4).
 
     Args:
         detector: torchvision's Mask R-CNN, whose parts are called one by one. Without its `rpn` and `roi_heads` (both None)
             nothing is detected: the semantic models, which keep its transform and backbone.
-        semantic_head: FPN levels and canvas -> logits; None leaves the detector alone. One without parameters has no loss.
+        semantic_head: FPN levels and canvas -> logits; None leaves the detector alone. A `CanvasHead` has no loss.
         canvas_layers: number of thing classes; 0 projects nothing.
         projection: what is projected, how, and whether the semantic loss reaches it.
         proposals: how many of the best proposals of an image the projected detections come from while training, which has
@@ -40,6 +36,8 @@ class Parser(nn.Module):
         ohem: share of an image's pixels, those of the largest loss, that make the semantic loss.
         compute: number format and memory layout of backbone and semantic head; the detector's heads stay in float32.
     """
+
+    loss_kinds = ("rpn_objectness", "rpn_box", "classifier", "box", "mask", "semantic")
 
     def __init__(
         self,
@@ -52,7 +50,7 @@ class Parser(nn.Module):
         ohem: float = 1.0,
         compute: Compute | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(mean=detector.transform.image_mean, std=detector.transform.image_std)
         self.detector, self.semantic_head = detector, semantic_head
         self.settings = projection or Projection()
         self.projection = InstanceMaskProjection(canvas_layers, self.settings.sampling) if canvas_layers else None
@@ -63,32 +61,44 @@ class Parser(nn.Module):
     def detects(self) -> bool:
         return self.detector.roi_heads is not None
 
-    def use(self, compute: Compute) -> None:
-        """Take another number format and memory layout."""
-        self.compute = compute
-        layout = torch.channels_last if compute.channels_last else torch.contiguous_format
-        for part in self._dense_parts():
-            part.to(memory_format=layout)
+    @property
+    def parses(self) -> bool:
+        return self.semantic_head is not None
 
-    def compile_dense(self) -> None:
-        """torch.compile of backbone and semantic head, in place; the heads of the detector break the graph at every turn."""
-        for part in self._dense_parts():
-            part.compile(dynamic=True)
+    @property
+    def has_probabilities(self) -> bool:
+        return self.parses and not isinstance(self.semantic_head, CanvasHead)
 
-    def _dense_parts(self) -> list[nn.Module]:
+    @property
+    def projects(self) -> bool:
+        return self.projection is not None
+
+    def dense_parts(self) -> list[nn.Module]:
         return [part for part in (self.detector.backbone, self.semantic_head) if part is not None]
 
-    def forward(
-        self, images: Sequence[torch.Tensor], targets: Sequence[dict[str, torch.Tensor]]
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Losses of a batch in training.
+    def fold_norms(self) -> None:
+        self.detector.backbone.body = without_frozen_norms(self.detector.backbone.body)
 
-        Args:
-            images: [3, H, W] each, 0..1, already resized.
-            targets: boxes, labels, masks, semantic of each image (see `data.samples.Sample`).
-        Returns:
-            The losses by name, and the canvas [B, K, H/4, W/4] that was projected (None without one).
-        """
+    def class_axes(self) -> dict[str, Axis]:
+        axes = {f"detector.{key}": axis for key, axis in detector_axes().items()} if self.detects else {}
+        head = self.semantic_head.class_axes() if isinstance(self.semantic_head, SemanticHead) else {}
+        return axes | {f"semantic_head.{key}": axis for key, axis in head.items()}
+
+    def inherits(self) -> list[tuple[str, str]]:
+        """Of PANet's heads, which have a first layer for every level, each starts as the plain head's."""
+        heads = "detector.roi_heads."
+        box = [
+            (f"{heads}box_head.first.{level}.", f"{heads}box_head.{own}.") for level in range(LEVELS) for own in ("fc6", "0")
+        ]
+        return [*box, *((f"{heads}mask_head.first.{level}.", f"{heads}mask_head.0.") for level in range(LEVELS))]
+
+    def train(self, mode: bool = True) -> Parser:
+        super().train(mode)
+        if self.detects:  # frozen or not: by this mode torchvision chooses how many proposals there are
+            self.detector.rpn.training = self.detector.roi_heads.training = mode
+        return self
+
+    def forward(self, images: Sequence[torch.Tensor], targets: Targets) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         batch = self._batch(images)
         features = self._features(batch)
         levels = _float32(features)
@@ -96,93 +106,65 @@ class Parser(nn.Module):
         canvas = None
         if self.detects:
             losses, proposals = self._detector_losses(batch, levels, targets)
-        if self.semantic_head is None or not any(True for _ in self.semantic_head.parameters()):
-            return losses, None
+        if self.semantic_head is None or isinstance(self.semantic_head, CanvasHead):
+            return with_gradient(losses), None
         if self.projection:
             best = [boxes[: self.proposals] for boxes in proposals]  # the RPN sorts them by score
-            with torch.set_grad_enabled(not self.settings.detach):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.settings.detach):
                 canvas = self._training_canvas(levels, best, batch.image_sizes, targets)
         logits = self._logits(features, canvas)
         semantic = pad_maps([target["semantic"] for target in targets], logits.shape[-2:])
         losses["semantic"] = semantic_loss(logits, semantic, ohem=self.ohem)
-        return losses, canvas
-
-    @torch.no_grad()
-    def infer(
-        self, images: Sequence[torch.Tensor], projected: Detections | None = None
-    ) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
-        """Parse resized images [3, H, W] of one size: padding depends on nothing but that.
-
-        Args:
-            projected: what goes onto the canvas of each image in place of its own detections, all of it; in the form of these.
-        Returns:
-            Detections of each (boxes [N, 4] xyxy in resized pixels, labels [N] 1..K, scores [N], masks [N, 1, 28, 28]
-            probabilities), logits [B, classes, H, W] and canvas [B, K, H/4, W/4] (padding included), None where there is none.
-        Raises:
-            ValueError: the images have several sizes.
-        """
-        return self.decode(*self.encode(images), projected)
+        return with_gradient(losses), canvas
 
     @torch.no_grad()
     def encode(self, images: Sequence[torch.Tensor]) -> tuple[ImageList, Features]:
-        """The padded batch and its FPN levels: the first half of `infer`."""
-        sizes = {tuple(image.shape) for image in images}
-        if len(sizes) != 1:
-            raise ValueError(f"images that are parsed together must have one size, got {sorted(sizes)}")
         batch = self._batch(images)
         return batch, self._features(batch)
 
     @torch.no_grad()
-    def decode(
-        self, batch: ImageList, features: Features, projected: Detections | None = None
-    ) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
-        """What is found from FPN levels: the second half of `infer`."""
+    def decode(self, batch: ImageList, features: Features, projected: Detections | None = None) -> Inferred:
         detections = [_nothing(features["0"]) for _ in batch.image_sizes]
         if self.detects:
             levels = _float32(features)
             proposals, _ = self.detector.rpn(batch, levels)
             detections = self._detections(levels, proposals, batch.image_sizes)
         if self.semantic_head is None:
-            return detections, None, None
+            return Inferred(detections)
         canvas = None
         if self.projection:
             p2 = features["0"]
             canvas = self.project(detections, p2) if projected is None else self._project_all(projected, p2)
         height, width = batch.image_sizes[0]
-        return detections, self._logits(features, canvas)[..., :height, :width], canvas
+        return Inferred(detections, self._logits(features, canvas)[..., :height, :width], canvas)
 
     @torch.no_grad()
     def masks(
         self, batch: ImageList, features: Features, boxes: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, ...]:
-        """Mask probabilities [N, 1, 28, 28] of given boxes [N, 4] and labels [N] in each image of `encode`."""
-        return masks_in_boxes(self.detector.roi_heads, _float32(features), boxes, labels, batch.image_sizes)
+        return mask_probabilities(self.detector.roi_heads, _float32(features), boxes, labels, batch.image_sizes)
 
-    def _batch(self, images: Sequence[torch.Tensor]) -> ImageList:
-        """Normalize and pad to multiples of 32, right and below. Not resized: they have the size that the recipe wants."""
-        transform = self.detector.transform
-        tensors = transform.batch_images([transform.normalize(image) for image in images], size_divisible=32)
-        if self.training and tensors[:, 0].numel() <= 32 * 32:
-            tensors = F.pad(tensors, (0, 32))  # BatchNorm wants more than the one value that is left of it at 1/32
-        if self.compute.channels_last:
-            tensors = tensors.contiguous(memory_format=torch.channels_last)
-        return ImageList(tensors, [(image.shape[-2], image.shape[-1]) for image in images])
-
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.compute.precision == "bfloat16")
+    def suppress(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        heads = self.detector.roi_heads
+        kept = batched_nms(found["boxes"], found["scores"], found["labels"], heads.nms_thresh)[: heads.detections_per_img]
+        return {name: values[kept] for name, values in found.items()}
 
     def _features(self, batch: ImageList) -> Features:
         with self._autocast(batch.tensors.device):
             return self.detector.backbone(batch.tensors)
 
     def _detector_losses(
-        self, batch: ImageList, levels: Features, targets: Sequence[dict[str, torch.Tensor]]
+        self, batch: ImageList, levels: Features, targets: Targets
     ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-        """The five losses of Mask R-CNN, and the proposals of every image, best first."""
+        """The losses of Mask R-CNN, without those that nothing learns from, and the proposals of every image, best first."""
         instances = [{name: target[name] for name in ("boxes", "labels", "masks")} for target in targets]
-        proposals, losses = self.detector.rpn(batch, levels, instances)
-        _, roi_losses = self.detector.roi_heads(levels, proposals, batch.image_sizes, instances)
-        return {_LOSS_NAMES[name]: loss for name, loss in {**losses, **roi_losses}.items()}, proposals
+        rpn, heads = self.detector.rpn, self.detector.roi_heads
+        proposals, found = rpn(batch, levels, instances)
+        losses = {_RPN_LOSSES[name]: loss for name, loss in found.items()}
+        if learns(self.detector.backbone, heads):
+            box_losses, positives = roi_losses(heads, levels, proposals, batch.image_sizes, instances)
+            losses |= box_losses | {"mask": mask_loss(heads, levels, positives, batch.image_sizes, instances)}
+        return losses, proposals
 
     def _detections(self, levels: Features, proposals: list[torch.Tensor], image_sizes: list[tuple[int, int]]) -> Detections:
         return detect(self.detector.roi_heads, levels, proposals, image_sizes)
@@ -192,7 +174,7 @@ class Parser(nn.Module):
         levels: Features,
         proposals: list[torch.Tensor],
         image_sizes: list[tuple[int, int]],
-        targets: Sequence[dict[str, torch.Tensor]],
+        targets: Targets,
     ) -> torch.Tensor:
         """The canvas of what the recipe projects while training: detections, the target's instances, or either by chance."""
         if self.settings.training == "true":
@@ -248,6 +230,9 @@ def _nothing(like: torch.Tensor) -> dict[str, torch.Tensor]:
     """The detections of an image in which there are none."""
     shapes = {"boxes": (0, 4), "labels": (0,), "scores": (0,), "masks": (0, 1, 28, 28)}
     return {name: like.new_zeros(shape, dtype=torch.int64 if name == "labels" else None) for name, shape in shapes.items()}
+
+
+_RPN_LOSSES = {"loss_objectness": "rpn_objectness", "loss_rpn_box_reg": "rpn_box"}  # torchvision's names
 
 
 def upsample(logits: torch.Tensor) -> torch.Tensor:

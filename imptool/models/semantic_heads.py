@@ -2,65 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from imptool.models.detector import init_prediction_layer
+from imptool.models.network import Axis
 
 WIDTH = 128
 
 
-class SemanticFPNHead(nn.Module):
-    """The head of Panoptic-FPN(-IMP), section 3.2: P2..P5 to 128 channels at 1/4, summed; the canvas concatenated; four
-    conv3x3 and one conv1x1. Every conv3x3 has GroupNorm. Ours, where the text is silent: the width of the four, and the
-    ReLU after P2's convolution and after each of the four.
+class SemanticHead(nn.Module):
+    """What both heads share: features of 128 channels at 1/4 beside the canvas, four conv3x3 and one conv1x1.
 
     Args:
-        in_channels: channels of the FPN levels.
+        conv: makes one conv3x3, with what follows it, of so many channels in and out.
+        reader: what `merge` needs, by its name; it comes first among the parameters.
         num_classes: semantic channels, background included.
         canvas_layers: layers of the canvas; 0 for a head without one.
         canvas_scale: what the canvas, 0..1, is multiplied by where it is concatenated, so that it is as large as the features.
     """
 
-    def __init__(self, in_channels: int, *, num_classes: int, canvas_layers: int = 0, canvas_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        conv: Callable[[int, int], nn.Module],
+        reader: tuple[str, nn.Module],
+        *,
+        num_classes: int,
+        canvas_layers: int = 0,
+        canvas_scale: float = 1.0,
+    ) -> None:
         super().__init__()
+        self.add_module(*reader)
         self.canvas_scale = canvas_scale
-        self.levels = nn.ModuleDict({str(level): _to_quarter(in_channels, doublings=level) for level in range(4)})
-        widths = [WIDTH + canvas_layers, WIDTH, WIDTH, WIDTH]
-        self.convs = nn.Sequential(*(_conv_norm_relu(width, WIDTH) for width in widths))
+        self.convs = nn.Sequential(*(conv(width, WIDTH) for width in (WIDTH + canvas_layers, WIDTH, WIDTH, WIDTH)))
         self.predictor = nn.Conv2d(WIDTH, num_classes, 1)
         init_prediction_layer(self.predictor)
 
     def forward(self, features: Mapping[str, torch.Tensor], canvas: torch.Tensor | None) -> torch.Tensor:
-        """Features "0".."3" (P2..P5) [B, C, H/2^level, W/2^level] and canvas [B, K, H, W] -> logits [B, classes, H, W].
+        """Features "0".."3" (P2..P5) [B, C, H/2^level, W/2^level] and canvas [B, K, H, W] -> logits [B, classes, H, W]."""
+        return self.predict(self.merge(features), canvas)
 
-        Each level must be exactly half the one before: the sides of the input are multiples of 32 (the transform pads).
-        """
-        merged = sum(level(features[name]) for name, level in self.levels.items())
-        return self.predictor(self.convs(_with_canvas(merged, canvas, self.canvas_scale)))
+    def merge(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """FPN levels -> [B, 128, H, W] at 1/4."""
+        raise NotImplementedError
+
+    def predict(self, merged: torch.Tensor, canvas: torch.Tensor | None) -> torch.Tensor:
+        """What `merge` gives, and canvas [B, K, H, W] -> logits [B, classes, H, W]."""
+        if canvas is not None:
+            merged = torch.cat([merged, (self.canvas_scale * canvas).to(merged.dtype)], dim=1)
+        return self.predictor(self.convs(merged))
+
+    def class_axes(self) -> dict[str, Axis]:
+        """Which of its tensors go by classes."""
+        channels, canvas = Axis("channels"), Axis("things", dim=1, start=WIDTH, canvas_scale=self.canvas_scale)
+        return {"predictor.weight": channels, "predictor.bias": channels, "convs.0.0.weight": canvas}
 
 
-class SemanticP2Head(nn.Module):
+class SemanticFPNHead(SemanticHead):
+    """The head of Panoptic-FPN(-IMP), section 3.2: P2..P5 to 128 channels at 1/4, summed; the canvas concatenated; four
+    conv3x3 and one conv1x1. Every conv3x3 has GroupNorm. Ours, where the text is silent: the width of the four, and the
+    ReLU after P2's convolution and after each of the four.
+
+    Args:
+        in_channels: channels of the FPN levels. sizes: as of `SemanticHead`.
+    """
+
+    def __init__(self, in_channels: int, **sizes: Any) -> None:
+        levels = nn.ModuleDict({str(level): _to_quarter(in_channels, doublings=level) for level in range(4)})
+        super().__init__(_conv_norm_relu, ("levels", levels), **sizes)
+
+    def merge(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """As of `SemanticHead`; each level must be exactly half the one before: the sides of the input are multiples of 32."""
+        levels = cast(nn.ModuleDict, self.levels)
+        return cast(torch.Tensor, sum(level(features[name]) for name, level in levels.items()))
+
+
+class SemanticP2Head(SemanticHead):
     """The head of Panoptic-P2(-IMP), section 3.2 and Figure 3b, c: P2 alone, and no norm. Ours, where the text is silent: as in
     the FPN head, a conv3x3 to 128 channels, the canvas concatenated, four conv3x3 of 128 and one conv1x1, with ReLU.
 
     Args: as of `SemanticFPNHead`.
     """
 
-    def __init__(self, in_channels: int, *, num_classes: int, canvas_layers: int = 0, canvas_scale: float = 1.0) -> None:
-        super().__init__()
-        self.canvas_scale = canvas_scale
-        self.reduce = _conv_relu(in_channels, WIDTH)
-        widths = [WIDTH + canvas_layers, WIDTH, WIDTH, WIDTH]
-        self.convs = nn.Sequential(*(_conv_relu(width, WIDTH) for width in widths))
-        self.predictor = nn.Conv2d(WIDTH, num_classes, 1)
-        init_prediction_layer(self.predictor)
+    def __init__(self, in_channels: int, **sizes: Any) -> None:
+        super().__init__(_conv_relu, ("reduce", _conv_relu(in_channels, WIDTH)), **sizes)
 
-    def forward(self, features: Mapping[str, torch.Tensor], canvas: torch.Tensor | None) -> torch.Tensor:
-        """Feature "0" (P2) [B, C, H, W] and canvas [B, K, H, W] -> logits [B, classes, H, W]."""
-        return self.predictor(self.convs(_with_canvas(self.reduce(features["0"]), canvas, self.canvas_scale)))
+    def merge(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return cast(nn.Module, self.reduce)(features["0"])
 
 
 class CanvasHead(nn.Module):
@@ -90,10 +121,6 @@ class CanvasHead(nn.Module):
         if self.background is not None:
             logits[:, self.background] = self.threshold
         return logits
-
-
-def _with_canvas(features: torch.Tensor, canvas: torch.Tensor | None, scale: float) -> torch.Tensor:
-    return features if canvas is None else torch.cat([features, (scale * canvas).to(features.dtype)], dim=1)
 
 
 def _to_quarter(in_channels: int, *, doublings: int) -> nn.Sequential:

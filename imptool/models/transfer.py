@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from imptool.data.label_set import LabelSet
-from imptool.files import InputError, find_shipped_weights
-from imptool.models.semantic_heads import WIDTH
+from imptool.files import InputError, find_shipped_weights, some
+from imptool.models.network import Axis, Network
 from imptool.models.weights import State, download, read_safetensors, read_tensors
 from imptool.recipe import COCO
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by the names that they have in a `Parser`, and the classes that the prediction layers are for.
+    """Tensors by the names that they have in a `Network`, and the classes that the prediction layers are for.
 
     things, channels: class names in the order of labels 1.. and of semantic channels; None where they are not known.
     canvas_scale: what the canvas was multiplied by beside the features (`projection.scale`).
@@ -55,8 +54,19 @@ class Fitted:
     new_classes: list[str]
     named: bool  # whether the weights say which classes they are for
 
+    def summary(self) -> str:
+        """What a user must know, such as "takes 297 of 301 tensors; new classes: rider; new: semantic_head"."""
+        parts = [f"takes {len(self.taken):,} of {len(self.taken) + len(self.new):,} tensors"]
+        if not self.named:
+            parts.append("it does not say for which classes it is")
+        elif self.new_classes:
+            parts.append(f"new classes: {some(self.new_classes, 20)}")
+        if self.new:
+            parts.append(f"new: {', '.join(_counted(self.new))}")
+        return "; ".join(parts)
+
     def describe(self) -> str:
-        """One line, such as "taken: detector.backbone (279 tensors); new: semantic_head (28 tensors)"."""
+        """One long line, such as "taken: detector.backbone (279 tensors); new: semantic_head (28 tensors)"."""
         parts = [f"taken: {_parts(self.taken) or 'nothing'}"]
         if self.partly:
             parts.append(f"in part: {_parts(self.partly)}")
@@ -72,11 +82,14 @@ class Fitted:
 
 def _parts(names: Iterable[str]) -> str:
     """Tensors by the part of the model that they belong to: "semantic_head (28 tensors), detector.rpn (6 tensors)"."""
-    parts = Counter(".".join(name.split(".")[: 2 if name.startswith("detector.") else 1]) for name in names)
-    return ", ".join(f"{part} ({count} {'tensor' if count == 1 else 'tensors'})" for part, count in parts.items())
+    return ", ".join(f"{part} ({count} {'tensor' if count == 1 else 'tensors'})" for part, count in _counted(names).items())
 
 
-def fit_weights(model: nn.Module, weights: Weights, labels: LabelSet) -> Fitted:
+def _counted(names: Iterable[str]) -> Counter[str]:
+    return Counter(".".join(name.split(".")[: 2 if name.startswith("detector.") else 1]) for name in names)
+
+
+def fit_weights(model: Network, weights: Weights, labels: LabelSet) -> Fitted:
     """Load what fits into a model; the rows of prediction layers and the canvas's columns go by the names of their classes.
 
     Where the canvas stands beside the features at another scale, its columns are divided by as much: the head gives the same.
@@ -84,24 +97,18 @@ def fit_weights(model: nn.Module, weights: Weights, labels: LabelSet) -> Fitted:
     Tensors are taken by name where their shape is the same; everything else of the model stays as it was initialised (the
     paper, section 4.3: COCO's prediction layers for every class of Cityscapes but Rider).
     """
-    scale = getattr(getattr(model, "semantic_head", None), "canvas_scale", 1.0)
-    ours = Weights.of_run(model.state_dict(), labels, source="the model", canvas_scale=scale)
-    taken: State = {}
-    left: list[str] = []
-    for key, value in weights.state.items():
-        if key.endswith(_COUNTER) and key not in ours.state:
-            continue  # a frozen BatchNorm has none, and needs none
-        fitted = _fit(key, value, weights, ours) if key in ours.state else None
-        if fitted is None:
-            left.append(key)
-        else:
-            taken[key] = fitted
+    axes, ours = model.class_axes(), Weights.of_run(model.state_dict(), labels, source="the model")
+    sources = _sources(ours.state, weights.state, model.inherits())
+    fitted = {key: _fit(key, weights.state[source], weights, ours, axes.get(key)) for key, source in sources.items()}
+    taken = {key: value for key, value in fitted.items() if value is not None}
+    used = {sources[key] for key in taken}
+    left = [key for key in weights.state if key not in used and not (key.endswith(_COUNTER) and key not in ours.state)]
     missing = model.load_state_dict(taken, strict=False).missing_keys
     names = [*(ours.things or ()), *(ours.channels or () if weights.channels else ())]
     known = {_plain(name) for name in (*(weights.things or ()), *(weights.channels or ()))}
     return Fitted(
         list(taken),
-        [key for key, value in taken.items() if _is_partial(key, value, weights, ours)],
+        [key for key in taken if key in axes and _is_partial(key, weights.state[sources[key]], weights, ours, axes[key])],
         [key for key in missing if not key.endswith(_COUNTER)],
         left,
         [name for name in dict.fromkeys(names) if _plain(name) in known],
@@ -110,65 +117,54 @@ def fit_weights(model: nn.Module, weights: Weights, labels: LabelSet) -> Fitted:
     )
 
 
-def _fit(key: str, value: torch.Tensor, weights: Weights, ours: Weights) -> torch.Tensor | None:
+def _sources(own: Mapping[str, object], theirs: Mapping[str, object], inherits: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Which tensor of the weights a model's own starts as: the one of its name, else the one that it inherits."""
+    named = {key: key for key in theirs if key in own}
+    for prefix, source in inherits:
+        for key in own:
+            other = source + key.removeprefix(prefix)
+            if key.startswith(prefix) and key not in named and other in theirs:
+                named[key] = other
+    return named
+
+
+def _fit(key: str, value: torch.Tensor, weights: Weights, ours: Weights, axis: Axis | None) -> torch.Tensor | None:
     """The tensor for a model's key: as it is, or with the rows of the classes that both have; None where nothing fits."""
     own = ours.state[key]
-    if value.ndim != own.ndim:
-        return None
-    places, own_places = _class_places(key, weights, value), _class_places(key, ours, own)
-    if not own_places:
+    if axis is None or value.ndim != own.ndim:
         return value if value.shape == own.shape else None
-    if key == _CANVAS_CONV and weights.canvas_scale != ours.canvas_scale:
-        value = value.clone()
-        value[:, WIDTH:] *= weights.canvas_scale / ours.canvas_scale
-    axis = 1 if key == _CANVAS_CONV else 0
-    shared = [name for name in own_places if name in (places or {})]
-    if not shared or value.shape[1 - axis :][:1] != own.shape[1 - axis :][:1]:
-        return None
-    if value.ndim > 2 and value.shape[2:] != own.shape[2:]:
+    dim, places, own_places = axis.dim, _class_places(axis, weights, value), _class_places(axis, ours, own)
+    shared = [name for name in own_places if name in places]
+    if not shared or [*value.shape[:dim], *value.shape[dim + 1 :]] != [*own.shape[:dim], *own.shape[dim + 1 :]]:
         return None
     to = torch.tensor([index for name in shared for index in own_places[name]])
-    where = torch.tensor([index for name in shared for index in (places or {})[name]])
-    if where.max() >= value.shape[axis]:  # the file says of itself that it has more classes than it has
+    where = torch.tensor([index for name in shared for index in places[name]])
+    if where.max() >= value.shape[dim]:  # the file says of itself that it has more classes than it has
         return None
-    return own.clone().index_copy_(axis, to, value.to(own).index_select(axis, where))
+    if axis.canvas_scale not in (None, weights.canvas_scale):
+        value = value.clone()
+        value.narrow(dim, axis.start, value.shape[dim] - axis.start).mul_(weights.canvas_scale / axis.canvas_scale)
+    return own.clone().index_copy_(dim, to, value.to(own).index_select(dim, where))
 
 
-def _is_partial(key: str, value: torch.Tensor, weights: Weights, ours: Weights) -> bool:
-    wanted = _class_places(key, ours, value) or {}
-    return bool(wanted.keys() - (_class_places(key, weights, weights.state[key]) or {}).keys())
+def _is_partial(key: str, source: torch.Tensor, weights: Weights, ours: Weights, axis: Axis) -> bool:
+    return bool(_class_places(axis, ours, ours.state[key]).keys() - _class_places(axis, weights, source).keys())
 
 
-_COUNTER = "num_batches_tracked"
-_CANVAS_CONV = "semantic_head.convs.0.0.weight"
-_BACKGROUND = "(the detector's background)"
-_FEATURES = "(features)"
+_COUNTER = "num_batches_tracked"  # a frozen BatchNorm has none, and needs none
+_BEFORE = "(before the classes)"
 
 
-def _class_places(key: str, weights: Weights, value: torch.Tensor) -> dict[str, list[int]] | None:
-    """Which indices of a tensor belong to which class, by name; None for a tensor without classes, or of unknown ones."""
-    layer, _, kind = key.rpartition(".")
-    if kind not in ("weight", "bias"):
-        return None
-    if layer == "semantic_head.predictor":
-        return _numbered(weights.channels, start=0)
-    if layer.endswith(("box_predictor.cls_score", "mask_predictor.mask_fcn_logits")):
-        return _numbered(weights.things, start=1, first={_BACKGROUND: [0]})
-    if layer.endswith("box_predictor.bbox_pred"):
-        return _numbered(weights.things, start=1, each=4, first={_BACKGROUND: [0, 1, 2, 3]})
-    if key == _CANVAS_CONV:
-        layers = weights.things if value.shape[1] > WIDTH else ()
-        return _numbered(layers, start=WIDTH, first={_FEATURES: list(range(WIDTH))})
-    return None
-
-
-def _numbered(
-    names: Sequence[str] | None, *, start: int, each: int = 1, first: Mapping[str, list[int]] | None = None
-) -> dict[str, list[int]] | None:
+def _class_places(axis: Axis, weights: Weights, value: torch.Tensor) -> dict[str, list[int]]:
+    """Which indices of a tensor's axis belong to which class, by name, and which come before them; none of unknown classes."""
+    names = weights.things if axis.kind == "things" else weights.channels
     if names is None:
-        return None
-    rows = {_plain(name): list(range(each * place, each * (place + 1))) for place, name in enumerate(names, start=start)}
-    return {**(first or {}), **rows}
+        return {}
+    before = {_BEFORE: list(range(axis.start * axis.each))} if axis.start else {}
+    if axis.start and value.shape[axis.dim] == axis.start * axis.each:
+        return before
+    places = enumerate(map(_plain, names), start=axis.start)
+    return before | {name: list(range(axis.each * place, axis.each * (place + 1))) for place, name in places}
 
 
 def _plain(name: str) -> str:

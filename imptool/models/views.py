@@ -6,20 +6,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torchvision.ops import batched_nms
 
 from imptool.data.tta import Tta
-from imptool.models.detector import Detections
-from imptool.models.parser import Parser
+from imptool.models.network import Inferred, Network
 
 _MASK = (28, 28)  # cells of a mask, as torchvision's heads give them
 _LEAST = 1e-30  # whose logarithm is finite
 
 
 @torch.no_grad()
-def infer_views(
-    model: Parser, scaled: Sequence[Sequence[torch.Tensor]], tta: Tta
-) -> tuple[Detections, torch.Tensor | None, torch.Tensor | None]:
+def infer_views(model: Network, scaled: Sequence[Sequence[torch.Tensor]], tta: Tta) -> Inferred:
     """Parse all views of some images, and merge what is found.
 
     Class probabilities are averaged at the size of the largest view, to which those of the others are resized bilinearly: it
@@ -33,7 +29,7 @@ def infer_views(
     Args:
         scaled: at every scale of `tta` the images [3, h, w], those of a scale of one size; they are mirrored here.
     Returns:
-        As `Parser.infer`, at the size of the largest view, whose canvas it is; what was found in mirrored views is mirrored
+        As `Network.infer`, at the size of the largest view, whose canvas it is; what was found in mirrored views is mirrored
         back, left and right classes with it.
     """
     size = _size(scaled[-1][0])
@@ -42,25 +38,29 @@ def infer_views(
     for images in scaled:
         for mirrored in (False, True) if tta.flip else (False,):
             encoded = model.encode([image.flip(-1) for image in images] if mirrored else images)
-            detections, logits, projected = model.decode(*encoded)
-            canvas = canvas if mirrored else projected
-            if logits is not None:
-                total = logits.new_zeros(*logits.shape[:2], *size) if total is None else total
-                _add_probabilities(total, logits, tta.channels if mirrored else ())
+            view = model.decode(*encoded)
+            canvas = canvas if mirrored else view.canvas
+            if view.logits is not None:
+                total = view.logits.new_zeros(*view.logits.shape[:2], *size) if total is None else total
+                _add_probabilities(total, view.logits, tta.channels if mirrored else ())
             if model.detects:
                 seen.append((encoded, mirrored))
-                found.append([_placed(each, _size(images[0]), size, tta.labels if mirrored else ()) for each in detections])
+                labels = tta.labels if mirrored else ()
+                found.append([_placed(each, _size(images[0]), size, labels) for each in view.detections])
     mean = None if total is None else total.div_(tta.passes).clamp_(min=_LEAST).log_()
     if not model.detects:
-        return detections, mean, canvas
-    merged = [_merge(model, of_image) for of_image in zip(*found, strict=True)]
+        return Inferred(view.detections, mean, canvas)
+    merged = [
+        model.suppress({name: torch.cat([each[name] for each in of_image]) for name in of_image[0]})
+        for of_image in zip(*found, strict=True)
+    ]
     masks = [each["boxes"].new_zeros(len(each["boxes"]), 1, *_MASK) for each in merged]
     for (batch, features), mirrored in seen:
         views = [_placed(each, size, batch.image_sizes[0], tta.labels if mirrored else ()) for each in merged]
         own = model.masks(batch, features, [each["boxes"] for each in views], [each["labels"] for each in views])
         for mask, added in zip(masks, own, strict=True):
             mask += (added.flip(-1) if mirrored else added) / tta.passes
-    return [{**each, "masks": mask} for each, mask in zip(merged, masks, strict=True)], mean, canvas
+    return Inferred([{**each, "masks": mask} for each, mask in zip(merged, masks, strict=True)], mean, canvas)
 
 
 def _size(image: torch.Tensor) -> tuple[int, int]:
@@ -85,11 +85,3 @@ def _placed(
         boxes = torch.stack([to_size[1] - boxes[:, 2], boxes[:, 1], to_size[1] - boxes[:, 0], boxes[:, 3]], dim=1)
         labels = labels.new_tensor(mirror)[labels]
     return {"boxes": boxes, "labels": labels, "scores": found["scores"]}
-
-
-def _merge(model: Parser, views: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The detections of all views of an image, of which those are left that no better one of their class overlaps."""
-    heads = model.detector.roi_heads
-    found = {name: torch.cat([view[name] for view in views]) for name in views[0]}
-    kept = batched_nms(found["boxes"], found["scores"], found["labels"], heads.nms_thresh)[: heads.detections_per_img]
-    return {name: values[kept] for name, values in found.items()}

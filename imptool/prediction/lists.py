@@ -35,7 +35,7 @@ def write_lists(trained: TrainedModel, photographs: Sequence[Photograph], journa
         name = row["file_name"]
         images.append({"id": numbers[name], "file_name": name, "height": row["height"], "width": row["width"]})
     # What some of the images have not would be wrong of all of them.
-    for what, file in (("coco", "predictions.json"), ("page", "index.html")):
+    for what, file in (("coco", "predictions.json"), ("panoptic", "panoptic.json"), ("page", "index.html")):
         if what not in saved:
             (out / file).unlink(missing_ok=True)
     categories = [{"id": info.id, "name": info.name, "supercategory": info.group} for info in trained.labels.classes]
@@ -47,6 +47,8 @@ def write_lists(trained: TrainedModel, photographs: Sequence[Photograph], journa
     )
     if "coco" in saved:
         _write_coco(out / "predictions.json", journal, numbers)
+    if "panoptic" in saved:
+        _write_panoptic(out / "panoptic.json", trained, images, journal, about)
     if "page" in saved:
         classes = [
             Swatch(info.name, trained.labels.colours[info.id])
@@ -74,6 +76,26 @@ def _write_coco(path: Path, journal: Journal, numbers: dict[str, int]) -> None:
         file.write("[]\n" if separator == "[" else "]\n")
 
 
+def _write_panoptic(path: Path, trained: TrainedModel, images: Sequence[Record], journal: Journal, about: str) -> None:
+    """The segments of all images as COCO's panoptic JSON, image by image."""
+    labels = trained.labels
+    categories = [
+        {"id": info.id, "name": info.name, "supercategory": info.group, "isthing": int(channel in labels.things)}
+        for channel, info in enumerate(labels.classes)
+    ]
+    whole = coco_document(images=list(images), annotations=[], categories=categories, description=f"{about}, segments")
+    del whole["annotations"]
+    with whole_file(path) as temporary, temporary.open("w", encoding="ascii") as file:
+        file.write(json.dumps(whole, sort_keys=True, separators=(",", ":")).removesuffix("}") + ',"annotations":')
+        separator = "["
+        for image in images:
+            record = journal.record(image["file_name"])
+            row = {"image_id": image["id"], "file_name": f"{record['name']}.png", "segments_info": record["segments"]}
+            file.write(separator + json.dumps(row, sort_keys=True, separators=(",", ":")))
+            separator = ","
+        file.write("]}\n")
+
+
 def _pictures(trained: TrainedModel, records: Iterable[Record]) -> Iterator[Picture]:
     labels = trained.labels
     indices = {labels.ids[channel]: index for index, channel in enumerate(labels.foreground)}
@@ -82,6 +104,8 @@ def _pictures(trained: TrainedModel, records: Iterable[Record]) -> Iterator[Pict
         found = sorted(record["classes"].items(), key=lambda pair: -pair[1])
         detected = record.get("detected") if trained.model.detects else None  # records of earlier versions do not tell
         files = {"labels": f"labels/{name}.png"} if "labels" in save else {}
+        if "panoptic" in save:
+            files["segments"] = f"panoptic/{name}.png"
         if "overlay" in save:
             files["overlay"] = f"overlays/{name}.jpg"
         if record.get("cutouts"):

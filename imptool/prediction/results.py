@@ -12,18 +12,20 @@ import numpy as np
 from PIL import Image
 
 from imptool.data.components import Instances, find_components, mask_in_box
+from imptool.data.export import write_segments
 from imptool.data.images import read_image, resize_image, write_label_map
 from imptool.data.label_set import LabelSet
+from imptool.data.panoptic import fuse
 from imptool.data.prediction import Prediction, coco_results
 from imptool.data.tta import Tta
 from imptool.files import InputError, whole_file
 from imptool.journal import checksum
 from imptool.prediction.journal import Record
 from imptool.prediction.photographs import Photograph
-from imptool.recipe import Input
+from imptool.recipe import Input, Panoptic
 from imptool.report.overlays import colour_classes, overlay
 
-SAVED = ("labels", "overlay", "coco", "cutouts", "page")
+SAVED = ("labels", "overlay", "coco", "cutouts", "panoptic", "page")
 """What can be written, in the words of `--save`."""
 
 SPECK = 1 / 5000
@@ -33,7 +35,7 @@ SURE = 0.5
 """The score from which a detection is counted on the page: most of all detections have low ones."""
 
 PAGE_FOLDERS = {"photograph": "page/photographs", "parsed": "page/parsed", "thumbnail": "page/thumbnails"}
-FOLDERS = ("labels", "overlays", "cutouts", "page")
+FOLDERS = ("labels", "overlays", "cutouts", "panoptic", "page")
 
 _VIEW_SIDE, _PAGE_SIDE, _THUMBNAIL_SIDE = 2048, 1280, 360  # px of the long side at most: pictures to look at
 
@@ -59,10 +61,18 @@ def load(photograph: Photograph, size: Input, max_pixels: int, tta: Tta) -> Load
 
 
 def write_results(
-    photograph: Photograph, source: list[int], prediction: Prediction, labels: LabelSet, out: Path, save: frozenset[str]
+    photograph: Photograph,
+    source: list[int],
+    prediction: Prediction,
+    labels: LabelSet,
+    out: Path,
+    save: frozenset[str],
+    fusion: Panoptic,
 ) -> tuple[Record, list[Record] | None]:
     """Write the files of one image, each whole or not at all; give what the journal tells of it, and its COCO results.
 
+    Args:
+        fusion: how the panoptic result is made, where `save` has it.
     Raises:
         InputError: the image is no longer what was parsed.
     """
@@ -88,6 +98,12 @@ def write_results(
     files = _names(photograph.name, save)
     if "labels" in save:
         write_label_map(out / "labels" / f"{photograph.name}.png", ids)
+    if "panoptic" in save:
+        segments = fuse(prediction, labels, fusion)
+        _, rows = write_segments(out / "panoptic" / f"{photograph.name}.png", segments, labels)
+        scores = segments.scores[np.unique(segments.numbers[segments.numbers > 0]) - 1].tolist()
+        record["segments"] = [{**row, "score": round(score, 5)} for row, score in zip(rows, scores, strict=True)]
+        record["fusion"] = fusion.model_dump()
     if save & {"overlay", "page", "cutouts"}:
         image = read_image(photograph.path, max_pixels=ids.size)
         _check_source(photograph, source)
@@ -131,6 +147,7 @@ def _names(name: str, save: frozenset[str]) -> list[str]:
     files = {
         "labels": [f"labels/{name}.png"],
         "overlay": [f"overlays/{name}.jpg"],
+        "panoptic": [f"panoptic/{name}.png"],
         "page": [f"{folder}/{name}.jpg" for folder in PAGE_FOLDERS.values()],
     }
     return [path for what, paths in files.items() if what in save for path in paths]

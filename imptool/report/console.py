@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
@@ -61,6 +61,27 @@ class Console(rich.console.Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(plain_lines(segment.text), segment.style)
+
+
+def speaks() -> bool:
+    """Whether this process prints. Under torchrun the first one does; a RANK by itself is something else's."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+def write_text(text: str, *, stderr: bool = False) -> None:
+    """Write text as it is, without a console's width and colours: what another program reads, or a line on standard error."""
+    stream = sys.stderr if stderr else sys.stdout
+    stream.write(text)
+    stream.flush()
+
+
+def list_failures(problems: Sequence[str], code: int = 1) -> int:
+    """List what a long job could not use; give its exit code: `code`, or 0 where that is nothing or another process tells."""
+    if not problems or not speaks():
+        return 0
+    lines = [f"{len(problems)} could not be used:", *(f"  {plain(' '.join(problem.split()))}" for problem in problems)]
+    write_text("".join(f"{line}\n" for line in lines), stderr=True)
+    return code
 
 
 class _Lasting(io.TextIOBase):

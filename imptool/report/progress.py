@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,6 +18,7 @@ from imptool.report.console import plain
 Element = TypeVar("Element")
 
 _SECONDS_BETWEEN_LINES = 15.0
+COMPILING_PATIENCE = 2.0  # seconds of compiling that need no word
 _BAR, _NOTE = 20, 12  # columns that a bar takes, and that a note takes at least
 
 
@@ -92,6 +96,38 @@ def track(console: Console, elements: Iterable[Element], title: str, *, total: i
         for done, element in enumerate(elements, start=1):
             yield element
             bar.update(done)
+
+
+@cache
+def announce_compiling() -> None:
+    """From now on, say once on standard error where Numba compiles for long; what is in its cache on disk takes no time."""
+    from numba.core import event  # takes a third of a second to import
+
+    class Listener(event.Listener):
+        """Adds up the time of compilations, which Numba's lock puts one after the other; those within others count once."""
+
+        depth, spent = 0, 0.0
+
+        def on_start(self, _: event.Event) -> None:
+            self.depth += 1
+            if self.depth == 1:
+                self.began = time.monotonic()
+                self.alarm = threading.Timer(max(COMPILING_PATIENCE - self.spent, 0.0), _tell_compiling)
+                self.alarm.daemon = True
+                self.alarm.start()
+
+        def on_end(self, _: event.Event) -> None:
+            self.depth -= 1
+            if self.depth == 0:
+                self.alarm.cancel()
+                self.spent += time.monotonic() - self.began
+
+    event.register("numba:compile", Listener())
+
+
+@cache
+def _tell_compiling() -> None:
+    print("compiling kernels for this machine (once, some 10 seconds)", file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -39,9 +39,11 @@ def forecast(recipe: Recipe, stage: Stage, labels: LabelSet, device: torch.devic
     images, where no worker does it meanwhile, and measuring on the val split come on top.
     """
     model = build_model(stage.model or recipe.model.name, recipe, labels, pretrained=False).to(device).train()
+    if stage.train is not None:
+        model.learn(stage.train)
     optimizer = build_optimizer(model, recipe.solver, lr=1e-6)
     parts = recipe.solver.accumulate
-    images, targets = _noise(_image_size(recipe.input, stage.augment or recipe.augment), recipe.solver.batch // parts, labels)
+    images, targets = noise(image_size(recipe.input, stage.augment or recipe.augment), recipe.solver.batch // parts, labels)
     images = [image.to(device) for image in images]
     targets = [{key: value.to(device) for key, value in target.items()} for target in targets]
     taken = []
@@ -59,7 +61,7 @@ def forecast(recipe: Recipe, stage: Stage, labels: LabelSet, device: torch.devic
     return Forecast(parameters, stage.iterations * statistics.median(taken[1:]), _memory(device))
 
 
-def _image_size(size: Input, augment: Augment) -> tuple[int, int]:
+def image_size(size: Input, augment: Augment) -> tuple[int, int]:
     """Height and width in px of a training image, upright and half as high again as it is wide (ours)."""
     if augment.crop is not None:
         return augment.crop[0], augment.crop[1]
@@ -67,7 +69,7 @@ def _image_size(size: Input, augment: Augment) -> tuple[int, int]:
     return min(round(_ASPECT * short), augment.long_side or size.long_side), short
 
 
-def _noise(size: tuple[int, int], count: int, labels: LabelSet) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+def noise(size: tuple[int, int], count: int, labels: LabelSet) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
     """Images [3, H, W] with targets as training has them: boxes of a quarter of the sides in a row, the classes in turn."""
     height, width = size
     side = torch.tensor([width / 4, height / 4])

@@ -18,6 +18,8 @@ from imptool import distributed
 from imptool.checkpoint import CURVES
 from imptool.files import JOURNAL_FILE, InputError, read_bytes, whole_file
 from imptool.journal import checksum
+from imptool.models.network import kind_of
+from imptool.recipe import Losses
 
 LOG = "log.jsonl"
 EVERY = 10  # iterations
@@ -88,10 +90,15 @@ class StageLog:
 
 
 def short_form(values: Mapping[str, float]) -> str:
-    """A line of the log as the progress bar shows it."""
-    parts: dict[str, float] = {name: values[name] for name in ("classifier", "box", "mask", "semantic") if name in values}
-    if "rpn_objectness" in values:
-        parts["rpn"] = values["rpn_objectness"] + values["rpn_box"]
+    """A line of the log as the progress bar shows it: of several losses of a kind the mean."""
+    kinds: dict[str, list[float]] = {}
+    for name, value in values.items():
+        if kind_of(name) in Losses.model_fields:
+            kinds.setdefault(kind_of(name), []).append(value)
+    parts = {kind: sum(found) / len(found) for kind, found in kinds.items()}
+    rpn = [parts.pop(kind) for kind in ("rpn_objectness", "rpn_box") if kind in parts]
+    if rpn:
+        parts["rpn"] = sum(rpn)
     losses = ", ".join(f"{name} {loss:.2f}" for name, loss in parts.items())
     note = f"loss {values.get('loss', math.nan):.2f} ({losses})  {values['images_per_second']:.1f} images/s"
     return note + (f"  canvas {values['canvas_nonempty']:.0%}" if "canvas_nonempty" in values else "")
