@@ -85,14 +85,14 @@ def test_datasets_show_where_they_are_looked_for_and_whether_they_are_there(
 
 def test_models_are_told_by_the_docstrings_of_their_builders(imptool: Imptool) -> None:
     found = entries(imptool("list", "models").output)
-    for name, build in MODELS.items():
-        assert found[name] == f"{name} {(build.__doc__ or '').splitlines()[0]}"
+    for name, row in MODELS.items():
+        assert found[name] == f"{name} {(row.build.__doc__ or '').splitlines()[0]}"
 
 
 def test_weights_show_their_classes_size_version_and_the_recipe_they_were_trained_by(imptool: Imptool) -> None:
     found = entries(imptool("list", "weights").output)
     size = shipped_weights()["ccp-lite"].stat().st_size / 1e6
-    expected = f"ccp-lite 15 + background {size:.1f} 0.1.0 panoptic-p2-imp on ccp, trained by the recipe ccp_lite"
+    expected = f"ccp-lite 15 + background {size:.1f} 0.3.0.dev0 panoptic-p2-imp on ccp, trained by the recipe ccp_lite"
     assert found["ccp-lite"] == expected
 
 
