@@ -323,6 +323,8 @@ def eval_command(**options: Any) -> None:
     imptool eval --weights best.safetensors --split test
     imptool eval --predictions their-label-pngs/ --dataset my.yaml
     imptool eval --predictions results.json --dataset annotations/val.json
+    imptool eval --panoptic
+    imptool eval --predictions panoptic.json --dataset my.yaml
     imptool eval --baseline prior --dataset my.yaml
     """
     _run("evaluate", options)

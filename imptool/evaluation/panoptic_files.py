@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from imptool.data.layouts import Item
 from imptool.data.panoptic import Segments, no_segments
 from imptool.evaluation.from_files import Parsed, by_ending
 from imptool.evaluation.panoptic import FILES
-from imptool.files import InputError, some
+from imptool.files import JSON_FILE, InputError, open_regular, some
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,10 @@ class PredictedSegments:
 
 
 def is_panoptic(path: Path) -> bool:
-    """Whether a JSON holds panoptic predictions, and not results of detections."""
+    """Whether a JSON holds panoptic predictions, and not results of detections, which are a list and may be large."""
+    with suppress(OSError), open_regular(path, JSON_FILE) as file:  # which is told when it is read as a whole
+        if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            return False
     whole = read_json(path)
     if not isinstance(whole, dict) or not isinstance(whole.get("annotations"), list):
         return False
